@@ -1,0 +1,60 @@
+# Every target sets up what it needs in .venv by itself; nothing else on the machine is touched.
+PYTHON ?= python3
+VENV   ?= .venv
+JOBS   ?= 2
+ARGS   ?=
+
+BIN  := $(VENV)/bin
+PIP  := $(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check -c constraints.txt
+DEMO := $(VENV)/.ready-demo
+DEV  := $(VENV)/.ready-dev
+
+.PHONY: help demo test check bench clean
+
+help:
+	@echo "make demo    teach a frozen Gemma 3 270M two tasks, see how good they are, run both in one batch"
+	@echo "make test    lint, types, layers and all tests (what CI runs)"
+	@echo "make check   lint, types and layers only"
+	@echo "make bench   benchmarks beside PEFT, written to results/ (options: make bench ARGS='--help')"
+	@echo "make clean   remove $(VENV) and the tools' caches"
+
+demo: $(DEMO)
+	@echo "== demo"
+	@$(BIN)/softprompt demo $(ARGS)
+
+test: check
+	@echo "== tests (tiny models, $(JOBS) processes)"
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile -m "not real" $(ARGS)
+	@echo "== tests (packaged backbone and data)"
+	@$(BIN)/python -m pytest -q -m real $(ARGS)
+
+check: $(DEV)
+	@echo "== lint"
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@echo "== types"
+	@$(BIN)/mypy
+	@echo "== layers"
+	@$(BIN)/lint-imports
+
+bench: $(DEV)
+	@echo "== benchmarks"
+	@$(BIN)/python benchmarks/run.py $(ARGS)
+
+# One virtual environment, two sets of extras; a set is installed again when its ranges or pins change.
+$(BIN)/python:
+	@echo "== setting up $(VENV)"
+	@$(PYTHON) -m venv $(VENV)
+
+$(DEMO): pyproject.toml constraints.txt | $(BIN)/python
+	@echo "== installing softprompt[demo] into $(VENV) (a few minutes the first time)"
+	@$(PIP) -e '.[demo]'
+	@touch $@
+
+$(DEV): pyproject.toml constraints.txt | $(BIN)/python
+	@echo "== installing softprompt[all,dev] into $(VENV) (a few minutes the first time)"
+	@$(PIP) -e '.[all,dev]'
+	@touch $@ $(DEMO)
+
+clean:
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

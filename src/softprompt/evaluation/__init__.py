@@ -1,0 +1,1 @@
+"""How good a prompt is, in numbers with intervals, beside what costs nothing on the same rows."""

@@ -1,0 +1,102 @@
+"""Where rivals get their numbers: a backbone's own pass, and the packaged sentence encoder."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from softprompt.backbones.encoder import SentenceEncoder
+from softprompt.evaluation.references import Remembered
+from softprompt.modeling.bound import BoundPrompt
+from softprompt.modeling.prompted_model import PromptedModel
+from softprompt.progress import meter
+from softprompt.shapes import Float
+from softprompt.tasks.task import Example
+
+
+@dataclass(frozen=True, eq=False)
+class Passes:
+    """A prompt that scores rows and describes them in one pass, each distinct row once.
+
+    With `model.bare(template, readout)` these are zero-shot scores and the hidden states that a linear probe
+    stands on; with the rows that training starts from, embedded text, it is that text as a hard prompt.
+
+    Args:
+        model: holds the backbone.
+        bound: what stands in front of and around the fields.
+        title: what the progress line calls it.
+    """
+
+    model: PromptedModel
+    bound: BoundPrompt
+    title: str = "zero-shot"
+
+    def score(self, examples: Sequence[Example]) -> Float[np.ndarray, "B C"]:
+        """Return log-probabilities of the labels, not calibrated."""
+        return self._known(examples)[:, : self._choices]
+
+    def features(self, examples: Sequence[Example]) -> Float[np.ndarray, "B D"]:
+        """Return the hidden state at the last position of each row."""
+        return self._known(examples)[:, self._choices :]
+
+    @property
+    def _choices(self) -> int:
+        return len(self.bound.labels.steps)
+
+    @cached_property
+    def _known(self) -> Remembered:
+        return Remembered(self._run)
+
+    def _run(self, examples: Sequence[Example]) -> Float[np.ndarray, "B _"]:
+        with meter(self.title, len(examples)) as progress:
+            scores = self.model.score_labels([row.fields for row in examples], self.bound, progress=progress)
+        return np.concatenate([scores.log_probabilities.cpu().numpy(), scores.hidden.cpu().numpy()], axis=1)
+
+
+@dataclass(frozen=True, eq=False)
+class SentenceFeatures:
+    """Features from a sentence encoder; with two fields, u and v become [u, v, |u - v|, u * v].
+
+    That is how sentence pairs are put before a linear model (InferSent, Conneau et al. 2017, arXiv 1705.02364).
+    More than two fields are joined, one a line.
+
+    Args:
+        fields: the columns that the template shows, in its order; at least one.
+        encoder: None: the packaged one, loaded when it is first needed.
+
+    Raises:
+        MissingExtraError: on the first call, where the packaged encoder is not installed.
+    """
+
+    fields: tuple[str, ...]
+    encoder: SentenceEncoder | None = None
+
+    def __call__(self, examples: Sequence[Example]) -> Float[np.ndarray, "B D"]:
+        """Return the features of each row."""
+        return self._remembered(examples)
+
+    @cached_property
+    def _loaded(self) -> SentenceEncoder:
+        return self.encoder or SentenceEncoder.packaged()
+
+    @cached_property
+    def _remembered(self) -> Remembered:
+        return Remembered(self._features)
+
+    def _features(self, examples: Sequence[Example]) -> Float[np.ndarray, "B D"]:
+        if len(self.fields) != 2:
+            return self._embed(["\n".join(row.fields[name] for name in self.fields) for row in examples])
+        both = self._embed([row.fields[name] for name in self.fields for row in examples])
+        first, second = np.split(both, 2)
+        return np.concatenate([first, second, np.abs(first - second), first * second], axis=1)
+
+    def _embed(self, texts: list[str]) -> Float[np.ndarray, "B D"]:
+        distinct = list(dict.fromkeys(texts))
+        encoder = self._loaded
+        with meter("sentence embeddings", len(distinct)) as progress:
+            vectors = encoder.embed(distinct, progress=progress)
+        position = {text: i for i, text in enumerate(distinct)}
+        return vectors[[position[text] for text in texts]]

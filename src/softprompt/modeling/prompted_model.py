@@ -1,0 +1,255 @@
+"""`PromptedModel`: a frozen backbone that answers with soft prompts, any mixture of them in a batch."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, TypeVar
+
+import torch
+from torch import Tensor
+
+from softprompt.backbones.backbone import Backbone
+from softprompt.errors import ConfigError
+from softprompt.modeling.answers import Answer, answer
+from softprompt.modeling.bound import BoundPrompt, Prefix
+from softprompt.modeling.forward import Batch, Pass, run_on, run_prefix, run_rows
+from softprompt.modeling.labels import LabelTrie
+from softprompt.modeling.layout import by_length
+from softprompt.progress import Meter
+from softprompt.prompts.soft_prompt import SoftPrompt
+from softprompt.shapes import Float
+from softprompt.tasks.readout import LabelWords
+from softprompt.tasks.template import Template, TokenRow
+
+Row = Mapping[str, str]
+K = TypeVar("K")
+V = TypeVar("V")
+
+
+class Scores(NamedTuple):
+    """What scoring rows with one prompt gives.
+
+    Attributes:
+        log_probabilities: of every label, [N, C], fp32, before calibration.
+        hidden: the backbone's state at the end of each row, [N, D], fp32.
+        cut: tokens that were removed from each row to make it fit.
+    """
+
+    log_probabilities: Float[Tensor, "N C"]
+    hidden: Float[Tensor, "N D"]
+    cut: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How much is run at once when scoring: rows, and tokens with padding counted."""
+
+    rows: int = 64
+    tokens: int = 4096
+
+
+class PromptedModel:
+    """A frozen backbone with any number of soft prompts.
+
+    A row's answer does not depend on what else is in its batch: each prompt's shared prefix is run once and
+    stands right before its rows, whatever their lengths (see `layout`).
+
+    Args:
+        backbone: the frozen transformer.
+        budget: how much is run at once.
+        share_prefix: switch off to carry the prefix in every row; slower, the same answers.
+        prefixes: how many prompts' prefixes are kept for later calls.
+    """
+
+    def __init__(
+        self, backbone: Backbone, *, budget: Budget | None = None, share_prefix: bool = True, prefixes: int = 256
+    ) -> None:
+        self.backbone = backbone
+        self.budget = budget or Budget()
+        self._share_prefix = share_prefix
+        self._kept: OrderedDict[tuple[str, bool], Prefix] = OrderedDict()
+        self._bound: OrderedDict[str, BoundPrompt] = OrderedDict()
+        self._room = prefixes
+
+    def score(
+        self, rows: Sequence[Row], prompts: SoftPrompt | Sequence[SoftPrompt], *, allow_other_weights: bool = False
+    ) -> list[Answer]:
+        """Answer every row, in order, each with its own prompt; prompts of all lengths share batches.
+
+        Args:
+            rows: the columns of each row, N of them.
+            prompts: one for all rows, or one for each.
+            allow_other_weights: accept prompts trained on other weights of this architecture.
+
+        Raises:
+            ConfigError: the number of prompts is not the number of rows.
+            IncompatiblePromptError: a prompt was trained on another backbone.
+            TemplateError: a row lacks a field of its prompt's template.
+        """
+        each = [prompts] * len(rows) if isinstance(prompts, SoftPrompt) else list(prompts)
+        if len(each) != len(rows):
+            raise ConfigError(
+                f"{len(rows)} rows and {len(each)} prompts; give one prompt for all rows, or one for each"
+            )
+        bounds = [self.bind(prompt, allow_other_weights=allow_other_weights) for prompt in each]
+        encoded = [self.encode(row, bound) for row, bound in zip(rows, bounds, strict=True)]
+        with torch.inference_mode():
+            scored = self._score_encoded(encoded, bounds, None)
+        return [answer(prompt, logp, row.cut) for prompt, (logp, _), row in zip(each, scored, encoded, strict=True)]
+
+    def score_labels(
+        self, rows: Sequence[Row], prompt: SoftPrompt | BoundPrompt, *, progress: Meter | None = None
+    ) -> Scores:
+        """Score every label of every row with one prompt, before calibration.
+
+        Args:
+            rows: the columns of each row, N of them, at least one.
+            prompt: the prompt, or `bare(...)`.
+            progress: advanced by the number of rows done.
+        """
+        bound = self.bind(prompt) if isinstance(prompt, SoftPrompt) else prompt
+        encoded = [self.encode(row, bound) for row in rows]
+        with torch.inference_mode():
+            scored = self._score_encoded(encoded, [bound] * len(rows), progress)
+        return Scores(
+            torch.stack([logp for logp, _ in scored]),
+            torch.stack([h for _, h in scored]),
+            tuple(r.cut for r in encoded),
+        )
+
+    def bare(self, template: Template, readout: LabelWords) -> BoundPrompt:
+        """Return the template with no virtual tokens at all: what zero-shot scoring uses."""
+        nothing = torch.zeros(0, self.backbone.embedding_size)
+        return BoundPrompt.make(self.backbone, nothing, template, readout)
+
+    def bind(self, prompt: SoftPrompt, *, allow_other_weights: bool = False) -> BoundPrompt:
+        """Return a kept prompt in this backbone's terms, made once.
+
+        Raises:
+            IncompatiblePromptError: the prompt was trained on another backbone.
+        """
+        prompt.check(self.backbone.fingerprint, allow_other_weights=allow_other_weights)
+        if prompt.digest not in self._bound:
+            self._bound[prompt.digest] = BoundPrompt.of(self.backbone, prompt)
+            _forget_oldest(self._bound, self._room)
+        return self._bound[prompt.digest]
+
+    def encode(self, row: Row, bound: BoundPrompt) -> TokenRow:
+        """Tokenise a row, its fields shortened where the backbone's positions or the template ask for it."""
+        return bound.template.row(row, bound.limit(self.backbone))
+
+    def gold_log_probabilities(
+        self, rows: Sequence[TokenRow], bound: BoundPrompt, gold: Sequence[int]
+    ) -> Float[Tensor, " B"]:
+        """Return each row's log-probability of its gold label, with gradients to the virtual tokens.
+
+        The prefix is run once for the batch and the gold label's tokens ride behind the row; probabilities
+        are those of `score_labels` (with `full`: not yet normalised over the labels, the usual
+        language-modelling objective).
+        """
+        trie = bound.labels
+        ids = [row.ids + trie.path(label) for row, label in zip(rows, gold, strict=True)]
+        total = torch.zeros(len(rows), device=self.backbone.device)
+        for far, members in self._sides(rows, [bound] * len(rows)):
+            batch = self._batch([ids[i] for i in members], [bound] * len(members), far)
+            hidden = run_rows(self.backbone, batch).hidden
+            ends = [len(batch.ids[j]) - len(trie.path(gold[i])) - 1 for j, i in enumerate(members)]
+            terms = self._gold(hidden, trie, [gold[i] for i in members], ends)
+            total = total.index_add(0, torch.tensor(members, device=total.device), terms)
+        return total
+
+    def _gold(self, hidden: Tensor, trie: LabelTrie, gold: Sequence[int], ends: Sequence[int]) -> Tensor:
+        """Sum the log-probabilities of each row's choices; `ends` is the column of each row's last own token."""
+        total = hidden.new_zeros(len(gold), dtype=torch.float32)
+        for node, (path, _) in enumerate(trie.nodes):
+            takes = [(j, step.child) for j, label in enumerate(gold) for step in trie.steps[label] if step.node == node]
+            if not takes:
+                continue
+            at = torch.tensor([j for j, _ in takes], device=hidden.device)
+            columns = torch.tensor([ends[j] + len(path) for j, _ in takes], device=hidden.device)
+            child = torch.tensor([c for _, c in takes], device=hidden.device)
+            logp = trie.node_log_probabilities(node, hidden[at, columns], self.backbone.logits)
+            total = total.index_add(0, at, logp.gather(1, child[:, None])[:, 0])
+        return total
+
+    def _score_encoded(
+        self, rows: Sequence[TokenRow], bounds: Sequence[BoundPrompt], progress: Meter | None
+    ) -> list[tuple[Tensor, Tensor]]:
+        """Score encoded rows, each with its own prompt: (label log-probabilities [C], hidden state [D]) a row."""
+        out: list[tuple[Tensor, Tensor] | None] = [None] * len(rows)
+        for far, members in self._sides(rows, bounds):
+            widths = [len(rows[i].ids) + len(bounds[i].template.prefix) for i in members]
+            for part in by_length(widths, self.budget.rows, self.budget.tokens):
+                chosen = [members[j] for j in part]
+                batch = self._batch([rows[i].ids for i in chosen], [bounds[i] for i in chosen], far)
+                for i, result in zip(chosen, self._score_batch(batch), strict=True):
+                    out[i] = result
+                if progress is not None:
+                    progress.advance(len(chosen))
+        return [result for result in out if result is not None]
+
+    def _score_batch(self, batch: Batch) -> list[tuple[Tensor, Tensor]]:
+        deep = any(bound.labels.depth for bound in batch.bounds)
+        done = run_rows(self.backbone, batch, keep=deep)
+        ends = torch.tensor([len(row) - 1 for row in batch.ids], device=done.hidden.device)
+        last = done.hidden[torch.arange(len(ends), device=ends.device), ends]  # [B, D]
+        out: list[tuple[Tensor, Tensor] | None] = [None] * len(batch.ids)
+        for which, bound in enumerate(batch.bounds):
+            members = [i for i, owner in enumerate(batch.owner) if owner == which]
+            logp = self._all_labels(bound.labels, done, last, members, batch.far)
+            for i, row in zip(members, logp, strict=True):
+                out[i] = (row, last[i].float())
+        return [result for result in out if result is not None]
+
+    def _all_labels(self, trie: LabelTrie, done: Pass, last: Tensor, members: list[int], far: bool) -> Tensor:
+        """Log-probabilities of all labels for the rows `members` of a pass: [M, C]."""
+        index = torch.tensor(members, device=last.device)
+        states: dict[tuple[int, ...], Tensor] = {(): last[index]}  # path -> hidden states [M, D] behind it
+        if trie.depth:
+            assert done.past is not None
+            own = Pass(done.hidden[index], [(k[index], v[index]) for k, v in done.past], done.mask[index])
+            # A few continuations at a time, so that memory follows the batch and not the number of labels.
+            for at in range(0, len(trie.continuations), 8):
+                paths = trie.continuations[at : at + 8]
+                hidden = run_on(self.backbone, own, paths, far=far)
+                states |= {p[: n + 1]: hidden[q, :, n] for q, p in enumerate(paths) for n in range(len(p))}
+        scored = [
+            trie.node_log_probabilities(i, states[node.path], self.backbone.logits) for i, node in enumerate(trie.nodes)
+        ]
+        return trie.combine(scored)
+
+    def _batch(self, ids: Sequence[tuple[int, ...]], bounds: Sequence[BoundPrompt], far: bool) -> Batch:
+        """Lay out rows: distinct prompts once each, with their prefixes (or the prefix inside every row)."""
+        distinct = list(dict.fromkeys(bounds))
+        where = {bound: i for i, bound in enumerate(distinct)}
+        owner = [where[bound] for bound in bounds]
+        if self._share_prefix:
+            return Batch(distinct, [self._prefix(bound, far) for bound in distinct], owner, ids, far)
+        whole = [bound.template.prefix + row for bound, row in zip(bounds, ids, strict=True)]
+        return Batch(distinct, [Prefix(None, 0)] * len(distinct), owner, whole, far)
+
+    def _prefix(self, bound: BoundPrompt, far: bool) -> Prefix:
+        if bound.key is None:
+            return run_prefix(self.backbone, bound, far=far)
+        key = (bound.key, far)
+        if key not in self._kept:
+            self._kept[key] = run_prefix(self.backbone, bound, far=far)
+            _forget_oldest(self._kept, self._room)
+        self._kept.move_to_end(key)
+        return self._kept[key]
+
+    def _sides(self, rows: Sequence[TokenRow], bounds: Sequence[BoundPrompt]) -> list[tuple[bool, list[int]]]:
+        """Part rows by the side of the backbone's `position_switch` that they end on; most backbones have one side."""
+        switch = self.backbone.position_switch
+        if switch is None:
+            return [(False, list(range(len(rows))))] if rows else []
+        reach = [len(b.template.prefix) + len(r.ids) + b.labels.depth for r, b in zip(rows, bounds, strict=True)]
+        sides = [(far, [i for i, n in enumerate(reach) if (n > switch) == far]) for far in (False, True)]
+        return [(far, members) for far, members in sides if members]
+
+
+def _forget_oldest(kept: OrderedDict[K, V], room: int) -> None:
+    while len(kept) > room:
+        kept.popitem(last=False)

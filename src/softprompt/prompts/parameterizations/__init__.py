@@ -1,0 +1,1 @@
+"""What trains: modules that fold into the plain tensors that are kept."""

@@ -1,0 +1,1 @@
+"""Where examples come from: text files, folders, Parquet, Hugging Face data sets, packaged data sets."""

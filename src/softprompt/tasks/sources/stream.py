@@ -1,0 +1,90 @@
+"""Rows of a file or of standard input as they come, for classifying more than fits in memory."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from softprompt.errors import ConfigError, DataError
+from softprompt.registry import nearest, unknown_name
+from softprompt.tasks.sources.records import TEXT_FORMATS, Record, decoded_lines, opened, records
+from softprompt.tasks.sources.table import text_of
+
+FORMATS = ("csv", "tsv", "jsonl", "lines")
+
+
+def read_rows(
+    source: str | Path | BinaryIO, text_fields: Sequence[str], *, form: str | None = None
+) -> Iterator[dict[str, str]]:
+    """Yield the rows of a file, or of standard input, in their order and in constant memory.
+
+    CSV, TSV and JSON lines keep all their columns; any other file is plain text, a row a line.
+
+    Args:
+        source: a path, `-` for standard input, or an open binary stream.
+        text_fields: the columns that every row must have; plain text has one, which gets the line.
+        form: `csv`, `tsv`, `jsonl` or `lines`; by default told from the file's suffix, `lines` without one.
+
+    Yields:
+        The row's values by column, as text.
+
+    Raises:
+        DataError: no such file, a line that is not UTF-8 or does not parse, a column that is missing.
+        ConfigError: plain text is read where the template has several fields.
+        UnknownNameError: `form` is none of the four.
+        StorageError: the file may not be read.
+    """
+    chosen = form or _form_of(source)
+    if chosen not in FORMATS:
+        raise unknown_name("format", chosen, FORMATS)
+    if chosen == "lines" and len(text_fields) != 1:
+        asked = ", ".join(f"`{name}`" for name in text_fields)
+        raise ConfigError(f"plain lines hold one text, and the template has {asked}; give CSV, TSV or JSON lines")
+    return _rows(source, tuple(text_fields), chosen)
+
+
+def _form_of(source: str | Path | BinaryIO) -> str:
+    if isinstance(source, str | Path) and source != "-":
+        return TEXT_FORMATS.get(Path(source).suffix.lower(), "lines")
+    return "lines"
+
+
+def _rows(source: str | Path | BinaryIO, text_fields: tuple[str, ...], form: str) -> Iterator[dict[str, str]]:
+    if source == "-":
+        yield from _read(sys.stdin.buffer, "standard input", text_fields, form)
+    elif isinstance(source, str | Path):
+        with opened(Path(source)) as stream:
+            yield from _read(stream, str(source), text_fields, form)
+    else:
+        yield from _read(source, str(getattr(source, "name", "the stream")), text_fields, form)
+
+
+def _read(stream: BinaryIO, name: str, text_fields: tuple[str, ...], form: str) -> Iterator[dict[str, str]]:
+    if form == "lines":
+        for line in decoded_lines(stream, name):
+            yield {text_fields[0]: line.rstrip("\r\n")}
+        return
+    for record in records(stream, name, form):
+        yield _texts(record, name, text_fields)
+
+
+def _texts(record: Record, name: str, text_fields: tuple[str, ...]) -> dict[str, str]:
+    """Turn one record into text; a list or an object in a column that no template shows stays JSON."""
+    number, values = record
+    where = f"`{name}`, line {number}"
+    for field in text_fields:
+        if field not in values:
+            near = nearest(field, values)
+            hint = f"; did you mean `{near[0]}`?" if near else ""
+            raise DataError(f"{where} has no column `{field}`; it has {', '.join(f'`{c}`' for c in values)}{hint}")
+    return {
+        column: text_of(value, column, where) if column in text_fields else _kept(value, column, where)
+        for column, value in values.items()
+    }
+
+
+def _kept(value: Any, column: str, where: str) -> str:
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, list | dict) else text_of(value, column, where)

@@ -1,0 +1,297 @@
+"""The pattern of one row: literal text, fields, the beginning-of-sequence token and the soft slots."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, NamedTuple, Protocol, runtime_checkable
+
+from softprompt.errors import TemplateError
+
+TOKENISATION = "pieces/1"
+"""The one rule by which rows become tokens, stored in every prompt file.
+
+Each literal and each field value is tokenised by itself, without special tokens, and the pieces are
+joined. Spaces (not newlines) that end a literal right before a field belong to the field's text, so that
+`Text: {text}` meets the tokenizer as `Text:` and ` a gripping film`.
+"""
+
+_SLOT = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]")
+
+
+@runtime_checkable
+class Tokenizer(Protocol):
+    """What a template needs of a tokenizer."""
+
+    bos_token_id: int | None
+
+    def encode(self, text: str, *, add_special_tokens: bool = ...) -> list[int]: ...
+
+
+class Literal(NamedTuple):
+    """Text that is the same in every row."""
+
+    text: str
+
+
+class Field(NamedTuple):
+    """A column's value; `lead` is the space in front of it that its literal handed over."""
+
+    name: str
+    lead: str
+
+
+class Bos(NamedTuple):
+    """The beginning-of-sequence token; nothing where the tokenizer has none."""
+
+
+class Soft(NamedTuple):
+    """Virtual tokens; how many is the prompt's business."""
+
+
+Piece = Literal | Field | Bos | Soft
+
+
+class TokenRow(NamedTuple):
+    """The part of a row that is its own: token ids, with virtual token k written -1-k.
+
+    `cut` counts the tokens that were removed from its fields to make it fit.
+    """
+
+    ids: tuple[int, ...]
+    cut: int
+
+
+@dataclass(frozen=True)
+class Template:
+    r"""The pattern of one row; where its soft slots stand is the placement of the prompt.
+
+    Slots are `{bos}`, `{soft}` (anywhere, any number of times) and `{column}`; `{{` and `}}` are braces.
+    A pattern is read by this module alone and never evaluated.
+
+    Args:
+        pattern: for instance `"{bos}{soft}Text: {text}\nLabel:"`.
+        max_tokens: longest row in tokens, virtual tokens included; `None` leaves it to the backbone.
+
+    Raises:
+        TemplateError: the braces do not pair, a slot has no name, no field is named, or `max_tokens` < 1.
+
+    >>> Template("{bos}{soft}Text: {text}\nLabel:").placement
+    'prefix'
+    """
+
+    pattern: str
+    max_tokens: int | None = None
+
+    def __post_init__(self) -> None:
+        if not self.fields:
+            raise TemplateError(
+                f"the template `{self.pattern}` names no field, so every row would be the same; "
+                "write the column of the text in braces, for instance {text}"
+            )
+        if self.max_tokens is not None and self.max_tokens < 1:
+            raise TemplateError(f"max_tokens is {self.max_tokens}; it must be at least 1")
+
+    @classmethod
+    def default(cls, text_fields: Sequence[str], label_field: str, max_tokens: int | None = None) -> Template:
+        r"""Return the usual pattern: the prompt in front, each field on a named line, then the answer's name.
+
+        >>> Template.default(["text"], "sentiment").pattern
+        '{bos}{soft}Text: {text}\nSentiment:'
+        """
+        lines = [f"{_title(name)}: {{{name}}}" for name in text_fields]
+        return cls("{bos}{soft}" + "\n".join([*lines, f"{_title(label_field)}:"]), max_tokens)
+
+    @cached_property
+    def pieces(self) -> tuple[Piece, ...]:
+        """The pattern, read: literals, fields, `{bos}` and `{soft}` in order."""
+        return tuple(_read(self.pattern))
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """The columns that the pattern names, each once, in order."""
+        return tuple(dict.fromkeys(p.name for p in self.pieces if isinstance(p, Field)))
+
+    @property
+    def soft_slots(self) -> int:
+        """How many `{soft}` the pattern has."""
+        return sum(isinstance(p, Soft) for p in self.pieces)
+
+    @property
+    def placement(self) -> str:
+        """Where the prompt stands: `prefix`, `suffix`, `infix`, `interleaved` or `none`."""
+        fields_before, zones = 0, set()
+        total = sum(isinstance(p, Field) for p in self.pieces)
+        for piece in self.pieces:
+            if isinstance(piece, Field):
+                fields_before += 1
+            elif isinstance(piece, Soft):
+                zones.add(fields_before)
+        if not zones:
+            return "none"
+        if len(zones) > 1:
+            return "interleaved"
+        return {0: "prefix", total: "suffix"}.get(zones.pop(), "infix")
+
+    def tokenize(self, tokenizer: Tokenizer, virtual_tokens: int) -> TokenizedTemplate:
+        """Return this template in the tokens of one backbone, for a prompt of `virtual_tokens` (P >= 0).
+
+        Raises:
+            TemplateError: P > 0 and the pattern has no `{soft}` to put them in.
+        """
+        if virtual_tokens and not self.soft_slots:
+            raise TemplateError(
+                f"the template `{self.pattern}` has no {{soft}} slot for its {virtual_tokens} virtual tokens; "
+                "put {soft} where they should stand"
+            )
+        return TokenizedTemplate(self, tokenizer, virtual_tokens)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the template as plain JSON."""
+        return {"pattern": self.pattern, "max_tokens": self.max_tokens}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Template:
+        """Rebuild a template from `to_json`."""
+        return cls(data["pattern"], data.get("max_tokens"))
+
+
+class TokenizedTemplate:
+    """A template in the tokens of one backbone.
+
+    Attributes:
+        prefix: tokens of everything before the first field, the same for every row; virtual token k is -1-k.
+    """
+
+    def __init__(self, template: Template, tokenizer: Tokenizer, virtual_tokens: int) -> None:
+        self.template = template
+        self._tokenizer = tokenizer
+        self._soft = _spread(virtual_tokens, template.soft_slots)
+        first = next(i for i, piece in enumerate(template.pieces) if isinstance(piece, Field))
+        slot = sum(isinstance(piece, Soft) for piece in template.pieces[:first])
+        self._row_pieces = template.pieces[first:]
+        self.prefix: tuple[int, ...] = tuple(t for p in self._fixed(template.pieces[:first], 0) for t in p)
+        fixed = self._fixed(self._row_pieces, slot)
+        self._row_fixed = [
+            None if isinstance(p, Field) else ids for p, ids in zip(self._row_pieces, fixed, strict=True)
+        ]
+        self._overhead = len(self.prefix) + sum(len(ids) for ids in self._row_fixed if ids)
+
+    def row(self, values: Mapping[str, str], limit: int | None = None) -> TokenRow:
+        """Return the tokens of one row from its first field on, its fields shortened to fit `limit`.
+
+        The longest field gives way first, from its end; soft tokens and literals never do.
+
+        Args:
+            values: the row's columns; others than the template's are ignored.
+            limit: most tokens for prefix and row together; the template's `max_tokens` may lower it.
+
+        Raises:
+            TemplateError: a field is missing, the row has no token at all, or even empty fields would not fit.
+        """
+        texts = [self._field(piece, values) for piece in self._row_pieces if isinstance(piece, Field)]
+        cut = self._shorten(texts, limit)
+        fields = iter(texts)
+        ids = tuple(t for ids in self._row_fixed for t in (next(fields) if ids is None else ids))
+        if not ids:
+            raise TemplateError(
+                f"this row is empty, and the template `{self.template.pattern}` puts nothing behind its field to read "
+                "an answer from; end the template with a few words, for instance `\\nLabel:`"
+            )
+        return TokenRow(ids, cut)
+
+    def _field(self, piece: Field, values: Mapping[str, str]) -> list[int]:
+        if piece.name not in values:
+            raise TemplateError(
+                f"the template asks for the field `{piece.name}`; the row has {', '.join(map(repr, values)) or 'none'}"
+            )
+        text = piece.lead + values[piece.name]
+        return self._tokenizer.encode(text, add_special_tokens=False) if text else []
+
+    def _shorten(self, texts: list[list[int]], limit: int | None) -> int:
+        """Cut the longest field, again and again, until the row fits; return how many tokens went."""
+        bounds = [n for n in (limit, self.template.max_tokens) if n is not None]
+        if not bounds:
+            return 0
+        room = min(bounds) - self._overhead
+        if room < 1:
+            raise TemplateError(
+                f"the prompt and the template's own words take {self._overhead} tokens of {min(bounds)}, "
+                "which leaves no room for the text; use fewer virtual tokens or a shorter template"
+            )
+        lengths = [len(text) for text in texts]
+        excess = max(0, sum(lengths) - room)
+        for _ in range(excess):
+            lengths[lengths.index(max(lengths))] -= 1
+        texts[:] = [text[:n] for text, n in zip(texts, lengths, strict=True)]
+        return excess
+
+    def _fixed(self, pieces: Sequence[Piece], slot: int) -> list[list[int]]:
+        """Tokens of every piece but fields (empty for those); `slot` is the number of soft slots before them."""
+        out: list[list[int]] = []
+        for piece in pieces:
+            if isinstance(piece, Soft):
+                start, count = self._soft[slot]
+                out.append([-1 - k for k in range(start, start + count)])
+                slot += 1
+            elif isinstance(piece, Literal):
+                out.append(self._tokenizer.encode(piece.text, add_special_tokens=False))
+            elif isinstance(piece, Bos) and self._tokenizer.bos_token_id is not None:
+                out.append([self._tokenizer.bos_token_id])
+            else:
+                out.append([])
+        return out
+
+
+def _spread(virtual_tokens: int, slots: int) -> list[tuple[int, int]]:
+    """Share P virtual tokens among the slots as evenly as can be, earlier slots first: (start, count) each."""
+    out, start = [], 0
+    for slot in range(slots):
+        count = virtual_tokens // slots + (slot < virtual_tokens % slots)
+        out.append((start, count))
+        start += count
+    return out
+
+
+def _title(name: str) -> str:
+    words = name.replace("_", " ").strip()
+    return words[:1].upper() + words[1:]
+
+
+def _read(pattern: str) -> Iterator[Piece]:
+    """Read a pattern into pieces, handing the spaces that end a literal to the field that follows."""
+    text = ""
+    for kind, value in _scan(pattern):
+        if kind == "text":
+            text += value
+            continue
+        lead = text[len(text.rstrip(" ")) :] if value not in ("bos", "soft") else ""
+        body = text[: len(text) - len(lead)]
+        if body:
+            yield Literal(body)
+        text = ""
+        yield Bos() if value == "bos" else Soft() if value == "soft" else Field(value, lead)
+    if text:
+        yield Literal(text)
+
+
+def _scan(pattern: str) -> Iterator[tuple[str, str]]:
+    """Split a pattern into ("text", literal) and ("slot", name)."""
+    end = 0
+    for match in _SLOT.finditer(pattern):
+        if match.start() > end:
+            yield "text", pattern[end : match.start()]
+        end = match.end()
+        if match[0] in ("{{", "}}"):
+            yield "text", match[0][0]
+        elif match[1] is None or not match[1].strip():
+            raise TemplateError(
+                f"the template `{pattern}` has a stray `{match[0]}` at character {match.start()}; "
+                "a slot is a name in braces, and a brace itself is written {{ or }}"
+            )
+        else:
+            yield "slot", match[1].strip()
+    if end < len(pattern):
+        yield "text", pattern[end:]

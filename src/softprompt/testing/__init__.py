@@ -1,0 +1,1 @@
+"""For tests and plug-in authors: tiny backbones built on the spot, toy tasks, contract suites."""

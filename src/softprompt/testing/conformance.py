@@ -1,0 +1,168 @@
+"""The contract of a backbone family: same row, same answer, whatever it shares a batch with.
+
+Ships with the package, so that whoever adds a family can hold it to the same suite:
+
+    from softprompt.testing.conformance import CHECKS
+
+    @pytest.mark.parametrize("check", CHECKS, ids=lambda c: c.__name__)
+    def test_my_family(check):
+        check(my_backbone)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from softprompt.backbones.backbone import Backbone
+from softprompt.modeling.bound import BoundPrompt
+from softprompt.modeling.prompted_model import Budget, PromptedModel
+from softprompt.prompts.soft_prompt import SoftPrompt
+from softprompt.tasks.readout import LabelWords
+from softprompt.tasks.template import Template
+
+TOLERANCE = 1e-5
+"""Largest difference of a probability, or of a gradient relative to its largest entry, in fp32."""
+
+PATTERNS = {
+    "prefix": "{bos}{soft}Text: {text}\nLabel:",
+    "soft-first": "{soft}{bos}Text: {text}\nLabel:",
+    "suffix": "{bos}Text: {text}{soft}\nLabel:",
+    "interleaved": "{bos}{soft}Text:{soft} {text}{soft}\nLabel:",
+    "no-prefix": "{text}{soft} is",
+}
+READOUTS = {
+    "single": LabelWords.from_labels(["good", "bad"]),
+    # Shared first tokens, and one label that begins another.
+    "trie": LabelWords.from_labels(["spam", "spam free", "spam free prize", "ham", "negative", "neutral"]),
+    "full": LabelWords.from_labels(["spam", "spam free", "ham"], scoring="full"),
+}
+_TEXTS = ("good", "a gripping film", "the story is bad and the ending worse", "See you at home for dinner tonight")
+LONG = " ".join(_TEXTS[1:])
+
+
+def rows(count: int = 8) -> list[Mapping[str, str]]:
+    """Return rows of mixed lengths; the longer ones exceed the tiny families' window of 8."""
+    texts = [*_TEXTS, LONG, "", "!"]
+    return [{"text": texts[i % len(texts)] + (" good" * (i // len(texts)))} for i in range(count)]
+
+
+def prompt(
+    backbone: Backbone, length: int, *, seed: int = 0, pattern: str = "prefix", readout: str = "single"
+) -> SoftPrompt:
+    """Return a random prompt of `length` virtual tokens at the scale of the backbone's embeddings."""
+    values = torch.randn(length, backbone.embedding_size, generator=torch.Generator().manual_seed(seed))
+    scaled = values * backbone.embedding_rms
+    return SoftPrompt({"input": scaled}, Template(PATTERNS[pattern]), READOUTS[readout], backbone.fingerprint)
+
+
+def check_alone_and_batched(backbone: Backbone) -> None:
+    """Rows score the same alone, in batches of any size and in any order, for every placement and readout."""
+    for pattern in PATTERNS:
+        for readout in READOUTS:
+            some = prompt(backbone, 5, pattern=pattern, readout=readout)
+            alone = torch.stack([_scores(backbone, [row], [some])[0] for row in rows()])
+            for budget in (Budget(2, 10_000), Budget(64, 10_000), Budget(64, 64)):
+                together = torch.stack(_scores(backbone, rows()[::-1], [some] * 8, budget)[::-1])
+                _same(together, alone, f"{pattern}, {readout}, {budget}")
+
+
+def check_mixed_prompts(backbone: Backbone) -> None:
+    """Rows score the same among rows of other prompts of other lengths, placements and readouts."""
+    kinds = [
+        prompt(backbone, 1, seed=1), prompt(backbone, 12, seed=2, readout="trie"), prompt(backbone, 5, seed=3, pattern="suffix"),
+        prompt(backbone, 3, seed=4, pattern="interleaved", readout="full"), prompt(backbone, 2, seed=5, pattern="no-prefix"),
+    ]  # fmt: skip
+    each = [kinds[i % len(kinds)] for i in range(15)]
+    alone = [_scores(backbone, [row], [one])[0] for row, one in zip(rows(15), each, strict=True)]
+    for mixed, single in zip(_scores(backbone, rows(15), each), alone, strict=True):
+        _same(mixed, single, "mixed prompts")
+
+
+def check_long_prefix(backbone: Backbone) -> None:
+    """Prompts longer than the attention window, and rows longer than it, score the same alone and batched."""
+    for length in (7, 8, 9, 30):
+        each = [prompt(backbone, length), prompt(backbone, 2, seed=1)] * 4
+        alone = [_scores(backbone, [row], [one])[0] for row, one in zip(rows(), each, strict=True)]
+        for mixed, single in zip(_scores(backbone, rows(), each), alone, strict=True):
+            _same(mixed, single, f"P={length}")
+
+
+def check_shared_prefix_is_the_row_path(backbone: Backbone) -> None:
+    """Probabilities and gradients are those of carrying the prefix in every row."""
+    for readout in READOUTS:
+        some = prompt(backbone, 6, readout=readout)
+        shared, carried = (_loss_and_gradient(backbone, some, share) for share in (True, False))
+        _same(shared[0], carried[0], f"loss, {readout}")
+        _same(shared[1] / carried[1].abs().max(), carried[1] / carried[1].abs().max(), f"gradient, {readout}")
+
+
+def check_training_is_serving(backbone: Backbone) -> None:
+    """A label's log-probability in the training loss is the one that scoring gives."""
+    for readout in ("single", "trie"):
+        some = prompt(backbone, 5, readout=readout)
+        model, bound = PromptedModel(backbone), BoundPrompt.of(backbone, some)
+        gold = [i % len(some.readout.labels) for i in range(8)]
+        encoded = [model.encode(row, bound) for row in rows()]
+        with torch.no_grad():
+            trained = model.gold_log_probabilities(encoded, bound, gold)
+        served = model.score_labels(rows(), some).log_probabilities[torch.arange(8), torch.tensor(gold)]
+        _same(trained, served, readout)
+
+
+def check_against_plain_forward(backbone: Backbone) -> None:
+    """Probabilities are those of the transformer's own forward pass over the whole concatenated row."""
+    for pattern in PATTERNS:
+        some = prompt(backbone, 4, pattern=pattern)
+        served = torch.stack(_scores(backbone, rows(), [some] * 8))
+        _same(served, torch.stack([_plain(backbone, some, row) for row in rows()]), pattern)
+
+
+def check_prompt_matters(backbone: Backbone) -> None:
+    """Another prompt gives another answer: the virtual tokens are not silently ignored."""
+    one, other = (_scores(backbone, rows(1), [prompt(backbone, 5, seed=seed)])[0] for seed in (0, 1))
+    assert (one - other).abs().max() > 1e-3, "two different prompts gave the same probabilities"
+
+
+CHECKS = (
+    check_alone_and_batched, check_mixed_prompts, check_long_prefix, check_shared_prefix_is_the_row_path,
+    check_training_is_serving, check_against_plain_forward, check_prompt_matters,
+)  # fmt: skip
+"""Every check; each takes an fp32 backbone and raises AssertionError where the contract is broken."""
+
+
+def _scores(
+    backbone: Backbone, some: Sequence[Mapping[str, str]], prompts: Sequence[SoftPrompt], budget: Budget | None = None
+) -> list[Tensor]:
+    """Label probabilities of each row, [C] each."""
+    answers = PromptedModel(backbone, budget=budget).score(some, prompts)
+    return [torch.tensor([*answer.probabilities.values()]) for answer in answers]
+
+
+def _loss_and_gradient(backbone: Backbone, some: SoftPrompt, share: bool) -> tuple[Tensor, Tensor]:
+    model = PromptedModel(backbone, share_prefix=share)
+    tokens = some.tensors["input"].clone().requires_grad_()
+    bound = BoundPrompt.of(backbone, some).with_tokens(tokens)
+    gold = [i % len(some.readout.labels) for i in range(8)]
+    terms = model.gold_log_probabilities([model.encode(row, bound) for row in rows()], bound, gold)
+    (gradient,) = torch.autograd.grad(-terms.mean(), tokens)
+    return terms.detach(), gradient
+
+
+def _plain(backbone: Backbone, some: SoftPrompt, row: Mapping[str, str]) -> Tensor:
+    """Label probabilities by the model's ordinary forward over one whole row: no cache, no padding, no sharing."""
+    bound = BoundPrompt.of(backbone, some)
+    ids = torch.tensor(bound.template.prefix + PromptedModel(backbone).encode(row, bound).ids)
+    embedded = backbone.embed(ids.clamp(min=0))
+    embedded[ids < 0] = bound.virtual_tokens[-1 - ids[ids < 0]].to(embedded.dtype)
+    with torch.no_grad():
+        logits = backbone.model(inputs_embeds=embedded[None], use_cache=False).logits[0, -1].double()
+    words = [backbone.tokenizer.encode(word, add_special_tokens=False)[0] for word in some.readout.words]
+    return torch.softmax(logits[words], dim=0)
+
+
+def _same(found: Tensor, expected: Tensor, what: str) -> None:
+    difference = float((found.double() - expected.double()).abs().max())
+    assert difference < TOLERANCE, f"{what}: differs by {difference:.1e}, more than {TOLERANCE:.0e}"

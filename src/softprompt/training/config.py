@@ -1,0 +1,80 @@
+"""The settings of a training run: one definition for YAML file, flag and Python argument."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from softprompt.errors import ConfigError
+from softprompt.registry import unknown_name
+
+Init = Literal["text", "labels", "vocabulary", "random", "prompt"]
+
+
+class TrainConfig(BaseModel):
+    """How one prompt is trained; every field has a default that is right for most.
+
+    >>> TrainConfig(steps=50).steps
+    50
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    virtual_tokens: Annotated[int, Field(ge=1, description="P, the length of the prompt")] = 20
+    init: Annotated[Init, Field(description="where the first values come from")] = "text"
+    init_text: Annotated[str | None, Field(description="text to start from; by default one made of the labels")] = None
+    init_prompt: Annotated[str | None, Field(description="prompt to start from, with init=prompt")] = None
+    learning_rate: Annotated[
+        float, Field(gt=0, description="AdamW's, relative to the RMS of the backbone's embeddings")
+    ] = 0.02
+    steps: Annotated[int, Field(ge=1, description="optimizer steps at most")] = 150
+    batch_size: Annotated[int, Field(ge=1, description="rows a step")] = 32
+    warmup: Annotated[float, Field(ge=0, lt=1, description="share of the steps with a rising rate")] = 0.07
+    weight_decay: Annotated[float, Field(ge=0, description="AdamW's, on the prompt")] = 0.0
+    clip: Annotated[float, Field(gt=0, description="largest norm of the gradient")] = 1.0
+    seed: Annotated[int, Field(ge=0, description="of the data order and the random first values")] = 0
+    validate_every: Annotated[int, Field(ge=1, description="steps between validations")] = 30
+    validation_rows: Annotated[int, Field(ge=1, description="validation rows looked at while training")] = 512
+    patience: Annotated[int, Field(ge=1, description="validations without improvement before an early stop")] = 5
+    checkpoint_every: Annotated[int, Field(ge=1, description="steps between checkpoints")] = 10
+    report: Annotated[bool, Field(description="score the test rows and the references when done")] = True
+    test_rows: Annotated[int, Field(ge=1, description="test rows in the report card at most")] = 2000
+    probe_rows: Annotated[int, Field(ge=2, description="training rows for the linear probe at most")] = 4800
+    abstain_accuracy: Annotated[
+        float | None, Field(gt=0, lt=1, description="fit a threshold so that answered rows reach this accuracy")
+    ] = None
+
+    @classmethod
+    def read(cls, path: Path | None = None, **overrides: Any) -> TrainConfig:
+        """Return the settings of a YAML file, with `overrides` that are not `None` on top.
+
+        Raises:
+            ConfigError: the file cannot be read, or a value is out of range.
+            UnknownNameError: an option that does not exist; the nearest one is offered.
+        """
+        given = dict(_read_yaml(path)) if path else {}
+        given |= {key: value for key, value in overrides.items() if value is not None}
+        for key in given:
+            if key not in cls.model_fields:
+                raise unknown_name("option", key, cls.model_fields)
+        try:
+            return cls(**given)
+        except ValidationError as error:
+            first = error.errors()[0]
+            name = ".".join(map(str, first["loc"]))
+            raise ConfigError(f"option `{name}` is {first['input']!r}: {first['msg']}") from error
+
+
+def _read_yaml(path: Path) -> Mapping[str, Any]:
+    import yaml
+
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(f"cannot read the settings in `{path}`: {error}") from error
+    if not isinstance(data, dict):
+        raise ConfigError(f"`{path}` holds {type(data).__name__}; settings are written `option: value`, one a line")
+    return data

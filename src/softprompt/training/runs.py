@@ -1,0 +1,101 @@
+"""One folder a run: the settings, the measurements as they come, and the last checkpoint."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from softprompt import durable
+from softprompt.errors import StorageError, TrainingError
+
+
+class RunFolder:
+    """The files of one run.
+
+    `run.json` holds the resolved settings and what they were applied to, `metrics.jsonl` one line per event
+    (append-only; a resumed run first drops what came after its checkpoint), `checkpoint.safetensors` the state.
+
+    Args:
+        path: the folder; made when something is first written.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @property
+    def checkpoint(self) -> Path:
+        """The last checkpoint."""
+        return self.path / "checkpoint.safetensors"
+
+    @property
+    def metrics(self) -> Path:
+        """One JSON object a line: steps, validations, warnings."""
+        return self.path / "metrics.jsonl"
+
+    def begin(self, settings: Mapping[str, Any], *, resume: bool) -> bool:
+        """Open the run for these settings; return whether there is a checkpoint to go on from.
+
+        Raises:
+            TrainingError: `resume` was asked for and the folder's run had other settings.
+            StorageError: the folder cannot be written.
+        """
+        found = self._settings()
+        if resume and found is not None:
+            self._refuse_other(found, settings)
+            return self.checkpoint.exists()
+        for old in (self.checkpoint, self.metrics):
+            old.unlink(missing_ok=True)
+        durable.write_text(
+            self.path / "run.json", json.dumps(settings, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+        )
+        return False
+
+    def log(self, event: Mapping[str, Any]) -> None:
+        """Append one event to `metrics.jsonl`.
+
+        Raises:
+            StorageError: the disk is full.
+        """
+        line = json.dumps(event, sort_keys=True) + "\n"
+        try:
+            with self.metrics.open("a", encoding="utf-8") as stream:
+                stream.write(line)
+        except OSError as error:
+            raise StorageError(f"cannot write `{self.metrics}`: {error.strerror}; free space, then --resume") from error
+
+    def forget_after(self, step: int) -> None:
+        """Drop the events later than `step`, which a resumed run will log again, and a line cut short by a kill."""
+        kept = [event for event in self.events() if event.get("step", 0) <= step]
+        durable.write_text(self.metrics, "".join(json.dumps(event, sort_keys=True) + "\n" for event in kept))
+
+    def events(self) -> list[dict[str, Any]]:
+        """Return the events so far; a last line cut short by a kill is left out."""
+        if not self.metrics.exists():
+            return []
+        out = []
+        for line in self.metrics.read_text(encoding="utf-8").splitlines():
+            try:
+                out.append(json.loads(line))
+            except json.JSONDecodeError:
+                break
+        return out
+
+    def _settings(self) -> dict[str, Any] | None:
+        path = self.path / "run.json"
+        if not path.exists():
+            return None
+        loaded: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        return loaded
+
+    def _refuse_other(self, found: Mapping[str, Any], asked: Mapping[str, Any]) -> None:
+        plain = json.loads(json.dumps(asked))
+        different = sorted(key for key in {*found, *plain} if found.get(key) != plain.get(key))
+        if different:
+            key = different[0]
+            raise TrainingError(
+                f"cannot resume in `{os.path.relpath(self.path)}`: its run had {key} = {found.get(key)!r}, "
+                f"this one has {plain.get(key)!r}; repeat its settings, or start anew without --resume"
+            )

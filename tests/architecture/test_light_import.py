@@ -1,0 +1,53 @@
+"""`import softprompt` and `softprompt --help` are quick because they load no heavy library."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+HEAVY = ("torch", "transformers", "sklearn", "scipy", "pandas", "datasets", "peft", "matplotlib", "accelerate")
+LIMIT_S = 0.3
+# A busy machine may take its time: the best of several is what the code costs, and the limit is given some slack.
+SLACK = 2.0
+
+IMPORT = "import softprompt"
+HELP = """
+import contextlib, io, sys
+from softprompt.cli.app import main
+with contextlib.redirect_stdout(io.StringIO()) as shown, contextlib.suppress(SystemExit):
+    sys.argv = ["softprompt", "--help"]
+    main()
+assert "train" in shown.getvalue(), shown.getvalue()
+"""
+MEASURE = """
+import json, sys, time
+start = time.perf_counter()
+{code}
+seconds = time.perf_counter() - start
+print(json.dumps({{"seconds": seconds, "modules": sorted(m for m in sys.modules if "." not in m)}}))
+"""
+
+
+def measured(code: str) -> dict[str, object]:
+    """Run `code` in a fresh interpreter; return its seconds and the top-level modules it left loaded."""
+    environment = {**os.environ, "COLUMNS": "100", "TERM": "dumb"}
+    command = [sys.executable, "-c", MEASURE.format(code=code)]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    found: dict[str, object] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+@pytest.mark.parametrize("code", [IMPORT, HELP], ids=["import", "help"])
+def test_no_heavy_library_is_loaded(code: str) -> None:
+    assert not set(HEAVY) & set(measured(code)["modules"])
+
+
+@pytest.mark.parametrize("code", [IMPORT, HELP], ids=["import", "help"])
+def test_it_takes_less_than_a_blink(code: str) -> None:
+    best = min(float(measured(code)["seconds"]) for _ in range(5))
+    assert best < LIMIT_S * SLACK, f"best of five took {best:.2f} s"
