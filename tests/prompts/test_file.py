@@ -31,7 +31,8 @@ tensors["layers.10.key"] = tensors["layers.10.value"] = torch.ones(2, 3, 4, dtyp
 tensors["layers.9.value"] = tensors["layers.9.key"] = torch.ones(2, 3, 4, dtype=torch.float16)
 words = LabelWords.from_labels(["gut", "schlecht"])
 provenance = {key: [0.1, 1e-7, {"ü": None}] for key in {"seed", "recipe", "task", "parent"}}
-prompt = SoftPrompt(tensors, Template("{bos}{soft}{text}"), words, Fingerprint("a", "b", "c", "d"), provenance=provenance)
+backbone = Fingerprint("a", "b", "c", "d")
+prompt = SoftPrompt(tensors, Template("{bos}{soft}{text}"), words, backbone, provenance=provenance)
 print(prompt.digest)
 """
 

@@ -47,8 +47,7 @@ def loads_or_is_refused(data: bytes) -> None:
     """A damaged file is either a prompt in its own right, stable from then on, or a `PromptFileError`."""
     try:
         prompt = SoftPrompt.from_bytes(data)
-    except PromptFileError as error:
-        assert "\n" not in str(error)
+    except PromptFileError:
         return
     again = SoftPrompt.from_bytes(prompt.to_bytes())
     assert again.digest == prompt.digest

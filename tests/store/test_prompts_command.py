@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from softprompt.cli.prompts import app
-from softprompt.errors import PromptFileError, UnknownNameError
+from softprompt.errors import ConfigError, PromptFileError, UnknownNameError
 from softprompt.prompts.soft_prompt import SoftPrompt
 from softprompt.store.store import PromptStore
 
@@ -125,3 +125,13 @@ def test_errors_are_ours_and_nothing_is_written(store, make, tmp_path: Path) -> 
         raise call("export", "mial", tmp_path / "out").exception
     assert not (tmp_path / "out").exists()
     assert [each.name for each in store.list()] == ["mail"]
+
+
+def test_a_peft_folder_needs_a_backbone_and_labels(store, make, tmp_path: Path) -> None:
+    with pytest.raises(
+        ConfigError, match="is a folder of PEFT, which does not say what its prompt is for; give --back"
+    ):
+        raise call("import", tmp_path, "mail").exception
+    store.put(make(provenance={}), "mail")
+    with pytest.raises(ConfigError, match="does not say which backbone it was trained on; give --backbone"):
+        raise call("export", "mail", tmp_path / "out", "--peft").exception

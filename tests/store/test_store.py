@@ -66,9 +66,9 @@ def test_tags_stand_move_and_go(store, make) -> None:
 
 @pytest.mark.parametrize("name", ["", "Mail", "-x", ".x", "a/b", "..", "a b", "ä", "x" * 65, "a\n", "../../etc"])
 def test_names_that_could_be_paths_are_refused(store, make, name: str) -> None:
-    with pytest.raises(ConfigError, match=r"cannot be the name of a prompt; use 1 to 64 of a-z"):
+    with pytest.raises(ConfigError, match="no prompt can be called `"):
         store.put(make(), name)
-    with pytest.raises(ConfigError, match=r"cannot be the name of a|names a version"):
+    with pytest.raises(ConfigError, match=r"no prompt can be called|names a version"):
         store.get(name)
     assert not store.root.exists()
 
@@ -77,7 +77,7 @@ def test_names_that_could_be_paths_are_refused(store, make, name: str) -> None:
 def test_tags_that_mean_a_version_are_refused(store, make, tag: str) -> None:
     with pytest.raises(ConfigError, match=f"`{tag}` cannot be a tag, for it means a version already"):
         store.put(make(), "mail", tags=[tag])
-    with pytest.raises(ConfigError, match="cannot be the name of a tag"):
+    with pytest.raises(ConfigError, match="no tag can be called `Prod`"):
         store.put(make(), "mail", tags=["Prod"])
     assert not store.root.exists()
 
@@ -157,7 +157,7 @@ def test_evaluations_that_cannot_be_kept_are_refused(store, make) -> None:
         store.add_evaluation("mail", "x", {})
     with pytest.raises(ConfigError, match="the evaluation `x` is not plain JSON"):
         store.add_evaluation(digest, "x", {"accuracy": float("nan")})
-    with pytest.raises(ConfigError, match="cannot be the name of a evaluation"):
+    with pytest.raises(ConfigError, match="no evaluation can be called"):
         store.add_evaluation(digest, "../x", {})
     (store.root / "evaluations" / digest).mkdir(parents=True)
     (store.root / "evaluations" / digest / "y.json").write_text("{")

@@ -45,7 +45,7 @@ def test_every_kind_of_damage_is_found(store, make) -> None:
         f"`p1@v1` points to the object sha256:{digests[1]}, which is gone",
         "the version `p2@v1` is damaged",
         "the tag `p3@prod` stands on v9, which is gone",
-        "`Not A Name` cannot be the name of a prompt",
+        "no prompt can be called `Not A Name`",
         "stray` is no object of a store; move it away",
         "x.json` is damaged",
     ):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,9 +16,6 @@ from softprompt.backbones.folder import read_folder
 from softprompt.backbones.hardware import choose_device, choose_dtype
 from softprompt.backbones.sources import locate
 from softprompt.shapes import Float, Int
-
-if TYPE_CHECKING:
-    from transformers import DynamicCache
 
 KeyValues = list[tuple[Tensor, Tensor]]
 """One (keys, values) per layer, each [B, H, S, K]; heads and head size may differ by layer."""
@@ -179,8 +176,8 @@ class Backbone:
         return f"Backbone({self.name!r}, {self.model_type}, {str(self.dtype).removeprefix('torch.')}, {self.device})"
 
 
-def _cache_of(past: KeyValues | None, dtype: torch.dtype) -> DynamicCache:
-    """Build a cache that starts at `past`.
+def _cache_of(past: KeyValues | None, dtype: torch.dtype) -> Any:
+    """Build a `DynamicCache` that starts at `past`.
 
     It is made without the model's configuration: with it, layers with a sliding window keep W-1 columns only, and a
     prefix padded on the left is then silently wrong. The tensors are put in as they are, which saves the copy that

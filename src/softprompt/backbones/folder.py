@@ -6,16 +6,15 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import torch
 
 from softprompt.backbones.digests import remembered
 from softprompt.backbones.families import Family, family_of
 from softprompt.backbones.fingerprint import weights_digest
 from softprompt.backbones.quiet import quiet_transformers
 from softprompt.errors import BackboneError, ConfigError, UnsupportedBackboneError
-
-if TYPE_CHECKING:
-    import torch
 
 # One version of the weights digest; a change of its rule must not meet digests of the old one in the cache.
 _WEIGHTS_RULE = "weights/1"

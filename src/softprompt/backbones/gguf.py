@@ -6,13 +6,13 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from softprompt import durable
 from softprompt.backbones.digests import file_digest, hashed
@@ -28,14 +28,6 @@ MANIFEST = "softprompt-manifest.json"
 _RULE = "gguf to bf16 safetensors/1"
 
 
-class Provide(Protocol):
-    """Puts a GGUF file on the disk when it is needed."""
-
-    def __call__(self, folder: Path) -> Path:
-        """Return the path of the file: where it lies already, or made inside `folder`, which is removed afterwards."""
-        ...
-
-
 @dataclass(frozen=True)
 class GgufSource:
     """A GGUF file, on the disk or still to be put there.
@@ -43,12 +35,13 @@ class GgufSource:
     Args:
         name: what the user asked for.
         sha256: of the file's bytes, in hex.
-        provide: puts the file on the disk.
+        provide: returns the path of the file: where it lies already, or made in the folder that it is given, which is
+            removed afterwards.
     """
 
     name: str
     sha256: str
-    provide: Provide
+    provide: Callable[[Path], Path]
 
 
 def from_file(path: Path, name: str) -> GgufSource:

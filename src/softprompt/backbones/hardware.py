@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import torch
 
 from softprompt.errors import ConfigError
 from softprompt.registry import unknown_name
-
-if TYPE_CHECKING:
-    import torch
 
 DTYPES = {"bf16": "bfloat16", "bfloat16": "bfloat16", "fp32": "float32", "float32": "float32"}
 
@@ -25,8 +22,6 @@ def choose_device(asked: str | None = None) -> torch.device:
     Raises:
         ConfigError: the text names no device, or one that this machine does not have.
     """
-    import torch
-
     if asked is None:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -55,8 +50,6 @@ def choose_dtype(asked: str | None, device: torch.device) -> torch.dtype:
     Raises:
         UnknownNameError: another dtype was asked for.
     """
-    import torch
-
     if asked is None:
         return torch.bfloat16 if computes_bf16(device) else torch.float32
     if asked not in DTYPES:
@@ -67,8 +60,6 @@ def choose_dtype(asked: str | None, device: torch.device) -> torch.dtype:
 
 def computes_bf16(device: torch.device) -> bool:
     """Say whether a device multiplies matrices in bf16 by itself; where it does not, bf16 is slower than fp32."""
-    import torch
-
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     able = torch.cpu.get_capabilities()

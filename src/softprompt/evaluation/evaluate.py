@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from softprompt.evaluation.evaluation import Evaluation, gold_indices
+from softprompt.evaluation.evaluation import Evaluation, gold_indices, refuse_empty
 from softprompt.modeling.prompted_model import PromptedModel
 from softprompt.progress import meter
 from softprompt.prompts.soft_prompt import SoftPrompt
@@ -32,6 +32,7 @@ def evaluate(
         BackboneError: a score is not finite.
         IncompatiblePromptError: the prompt was trained on another backbone.
     """
+    refuse_empty(examples)
     labels = prompt.readout.labels
     gold = gold_indices(examples, labels)
     started = time.perf_counter()

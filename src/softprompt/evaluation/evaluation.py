@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -54,8 +54,7 @@ class Evaluation:
     seconds: float = 0.0
 
     def __post_init__(self) -> None:
-        if not len(self.gold):
-            raise DataError("asked to evaluate on 0 rows; give at least one labelled row")
+        refuse_empty(self.gold)
         expected, found = (len(self.gold), len(self.labels)), np.shape(self.log_probabilities)
         if found != expected:
             raise DataError(f"scores of shape {found} for {expected[0]} rows and {expected[1]} labels; give {expected}")
@@ -196,11 +195,22 @@ def measure(
         labels: the C answers, in the order of the columns of `score`.
         overlap: which of the rows also stand in train.
     """
+    refuse_empty(examples)
     gold = gold_indices(examples, labels)
     started = time.perf_counter()
-    scores = score(examples) if examples else np.zeros((0, len(labels)))
+    scores = score(examples)
     seconds = time.perf_counter() - started
     return Evaluation(tuple(labels), gold, scores, overlap=tuple(sorted(overlap)), seconds=seconds)
+
+
+def refuse_empty(rows: Sized) -> None:
+    """Raise where there is nothing to evaluate on.
+
+    Raises:
+        DataError: there is no row.
+    """
+    if not len(rows):
+        raise DataError("asked to evaluate on 0 rows; give at least one labelled row")
 
 
 def gold_indices(examples: Sequence[Example], labels: Sequence[str]) -> Int[np.ndarray, " B"]:

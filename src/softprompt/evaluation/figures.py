@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, NamedTuple, Self
+from typing import Any, Literal, NamedTuple, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from softprompt.errors import DataError
 
+R = TypeVar("R", bound="Record")
 Outcome = Literal["better", "even", "worse"]
 
 
@@ -21,7 +22,7 @@ class Record(BaseModel):
         return self.model_dump(mode="json")
 
     @classmethod
-    def from_json(cls, data: Any) -> Self:
+    def from_json(cls: type[R], data: Any) -> R:
         """Rebuild a record from `to_json`.
 
         Raises:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 
@@ -61,7 +61,7 @@ class ReportCard(Record):
         return {"verdict": [*self.verdict], **super().to_json()}
 
     @classmethod
-    def from_json(cls, data: Any) -> Self:
+    def from_json(cls, data: Any) -> ReportCard:
         """Rebuild a card from `to_json`; the verdict is worked out again.
 
         Raises:

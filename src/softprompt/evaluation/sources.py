@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
@@ -12,7 +13,7 @@ from softprompt.backbones.encoder import SentenceEncoder
 from softprompt.evaluation.references import Remembered
 from softprompt.modeling.bound import BoundPrompt
 from softprompt.modeling.prompted_model import PromptedModel
-from softprompt.progress import meter
+from softprompt.progress import Meter, meter
 from softprompt.shapes import Float
 from softprompt.tasks.task import Example
 
@@ -56,6 +57,14 @@ class Passes:
         return np.concatenate([scores.log_probabilities.cpu().numpy(), scores.hidden.cpu().numpy()], axis=1)
 
 
+@runtime_checkable
+class TextEncoder(Protocol):
+    """What turns texts into vectors; `SentenceEncoder` is one."""
+
+    def embed(self, texts: Sequence[str], *, progress: Meter | None = None) -> Float[np.ndarray, "B D"]:
+        """Return the vector of each text."""
+
+
 @dataclass(frozen=True, eq=False)
 class SentenceFeatures:
     """Features from a sentence encoder; with two fields, u and v become [u, v, |u - v|, u * v].
@@ -72,14 +81,14 @@ class SentenceFeatures:
     """
 
     fields: tuple[str, ...]
-    encoder: SentenceEncoder | None = None
+    encoder: TextEncoder | None = None
 
     def __call__(self, examples: Sequence[Example]) -> Float[np.ndarray, "B D"]:
         """Return the features of each row."""
         return self._remembered(examples)
 
     @cached_property
-    def _loaded(self) -> SentenceEncoder:
+    def _loaded(self) -> TextEncoder:
         return self.encoder or SentenceEncoder.packaged()
 
     @cached_property

@@ -24,7 +24,7 @@ def check_name(kind: str, name: str) -> str:
     """
     if not _NAME.fullmatch(name):
         raise ConfigError(
-            f"`{name}` cannot be the name of a {kind}; use 1 to 64 of a-z, 0-9, `.`, `_` and `-`, "
+            f"no {kind} can be called `{name}`; use 1 to 64 of a-z, 0-9, `.`, `_` and `-`, "
             "with a letter or a digit first"
         )
     return name

@@ -11,10 +11,10 @@ from pathlib import Path
 
 from softprompt.durable import write_bytes
 from softprompt.errors import ConfigError, StorageError, UnknownNameError
+from softprompt.prompts.header import MAX_FILE
 from softprompt.store.layout import Layout, files, reading
 
 _PREFIX = re.compile(r"[0-9a-f]{8,64}")
-_MOST = 64 * 2**20
 
 
 class Objects:
@@ -51,7 +51,7 @@ class Objects:
         path = self._layout.object(digest)
         try:
             with reading(path), path.open("rb") as stream:
-                data = stream.read(_MOST + 1)
+                data = stream.read(MAX_FILE + 1)
         except StorageError as error:
             if not path.exists():
                 raise StorageError(
