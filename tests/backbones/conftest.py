@@ -10,7 +10,10 @@ _QWEN2 = {
 
 
 @pytest.fixture(autouse=True)
-def home(tmp_path_factory, monkeypatch):
+def home(request, tmp_path_factory, monkeypatch):
+    """A home of its own for each test; the real backbone, which takes a minute to convert, stays in the user's."""
+    if request.node.get_closest_marker("real"):
+        return None
     path = tmp_path_factory.mktemp("home")
     monkeypatch.setenv("SOFTPROMPT_HOME", str(path))
     return path
@@ -97,7 +100,11 @@ def _named(model):
     """llama.cpp's names for transformers' parameters."""
     named = {}
     for name, parameter in model.named_parameters():
-        for theirs, ours in {"model.embed_tokens": "token_embd", "model.norm": "output_norm", "lm_head": "output"}.items():
+        for theirs, ours in {
+            "model.embed_tokens": "token_embd",
+            "model.norm": "output_norm",
+            "lm_head": "output",
+        }.items():
             name = name.replace(theirs, ours)
         name = name.replace("model.layers", "blk")
         for theirs, ours in _PARTS.items():

@@ -149,7 +149,7 @@ def test_embedded_tokens_are_the_modules_output(family):
     embedded = backbone.embed(ids)
     assert embedded.shape == (2, 2, backbone.embedding_size)
     assert not embedded.requires_grad
-    scale = backbone.model.config.hidden_size ** 0.5 if family.startswith("gemma") else 1.0
+    scale = backbone.model.config.hidden_size**0.5 if family.startswith("gemma") else 1.0
     torch.testing.assert_close(embedded, backbone.model.get_input_embeddings().weight[ids] * scale)
     assert backbone.embedding_rms == pytest.approx(0.15 * scale, rel=0.05)
 

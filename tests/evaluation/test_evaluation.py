@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from softprompt.errors import BackboneError, DataError
+from softprompt.errors import BackboneError, DataError, IncompatiblePromptError
 from softprompt.evaluation.evaluate import Evaluation, evaluate
 from softprompt.evaluation.evaluation import gold_indices, measure
 from softprompt.modeling.prompted_model import PromptedModel
@@ -61,7 +61,10 @@ def test_rows_that_stand_in_train_can_be_left_out():
 
 
 def test_folds_are_pooled_each_at_its_own_temperature():
-    first, second = made(rows=10, temperature=2.0, overlap=(9,), truncated=1), made(rows=15, temperature=3.0, overlap=(0,))
+    first, second = (
+        made(rows=10, temperature=2.0, overlap=(9,), truncated=1),
+        made(rows=15, temperature=3.0, overlap=(0,)),
+    )
     pool = Evaluation.pooled([first, second])
     assert np.allclose(pool.calibrated, np.concatenate([first.calibrated, second.calibrated]))
     assert (pool.overlap, pool.truncated, len(pool.gold)) == ((9, 10), 1, 25)
@@ -94,10 +97,14 @@ def test_no_rows_are_refused():
 def test_rows_without_a_label_or_with_a_strange_one_are_refused():
     with pytest.raises(DataError, match="row 2 of 2 has no label; evaluation needs the right answer of each row"):
         gold_indices([Example({"text": "x"}, "good"), Example({"text": "y"})], LABELS)
-    with pytest.raises(DataError, match="row 1 has the label `godo`, but .* `bad`, `good`; did you mean `good`"):
+    with pytest.raises(
+        DataError, match=r"label `godo`, not one of the 2 trained on \(`bad`, `good`\); did you mean `good`"
+    ):
         gold_indices([Example({"text": "x"}, "godo")], LABELS)
-    with pytest.raises(DataError, match="row 1 has the label `xyz`, but .*; take the row out"):
-        gold_indices([Example({"text": "x"}, "xyz")], LABELS)
+    with pytest.raises(
+        DataError, match=r"row 1 has .* 10 trained on .*`7` and 2 more\); take the row out, or train with"
+    ):
+        gold_indices([Example({"text": "x"}, "xyz")], tuple("0123456789"))
 
 
 @pytest.mark.parametrize("data", [{}, {"labels": 3}, {**made().to_json(), "gold": None}])
@@ -137,3 +144,10 @@ def test_evaluate_counts_rows_that_were_shortened(model, prompt):
 def test_evaluate_refuses_no_rows(model, prompt):
     with pytest.raises(DataError, match="asked to evaluate on 0 rows"):
         evaluate(model, prompt, [])
+
+
+def test_other_weights_are_accepted_only_when_asked(prompt):
+    other, rows = PromptedModel(tiny_backbone("llama", seed=1)), [Example({"text": "yes"}, "good")]
+    with pytest.raises(IncompatiblePromptError, match="other weights of the same architecture"):
+        evaluate(other, prompt, rows)
+    assert len(evaluate(other, prompt, rows, allow_other_weights=True).gold) == 1

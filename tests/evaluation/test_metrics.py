@@ -28,7 +28,9 @@ def counts(pairs, label):
 def test_accuracy_and_macro_f1_are_their_formulas(pairs):
     gold, predicted = arrays(pairs)
     assert metrics.accuracy(gold, predicted) == pytest.approx(sum(g == p for g, p in pairs) / len(pairs))
-    scores = [2 * hit / (said + there) for hit, said, there in (counts(pairs, c) for c in range(CLASSES)) if said + there]
+    scores = [
+        2 * hit / (said + there) for hit, said, there in (counts(pairs, c) for c in range(CLASSES)) if said + there
+    ]
     assert metrics.macro_f1(gold, predicted) == pytest.approx(sum(scores) / len(scores))
 
 

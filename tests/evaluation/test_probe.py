@@ -47,7 +47,9 @@ def test_at_least_six_strengths_are_tried():
 def test_small_validation_chooses_by_folds_and_trains_on_training_rows_only(monkeypatch):
     fitted = []
     real = probe._fits
-    monkeypatch.setattr(probe, "_fits", lambda train, *rest: fitted.append(len(train.gold)) or real(train, *rest))
+    monkeypatch.setattr(
+        probe, "_fits", lambda train, *rest, **more: fitted.append(len(train.gold)) or real(train, *rest, **more)
+    )
     found, loss = fit_probe(rows(80), rows(40, seed=1), 3)
     assert fitted == [96, 96, 96, 96, 96, 80]  # five folds of 120 rows, then the probe itself
     assert found.strength in STRENGTHS
@@ -83,7 +85,9 @@ def test_one_class_or_one_row_is_no_trouble(validation):
 def test_a_feature_that_never_changes_and_one_that_is_huge_do_no_harm():
     train, validation = rows(300), rows(250, seed=1)
     plain, expected = fit_probe(train, validation, 3)
-    wide = [Labelled(np.hstack([p.features, np.full((len(p.gold), 1), 7e4, "f4")]), p.gold) for p in (train, validation)]
+    wide = [
+        Labelled(np.hstack([p.features, np.full((len(p.gold), 1), 7e4, "f4")]), p.gold) for p in (train, validation)
+    ]
     assert fit_probe(*wide, 3)[1] == pytest.approx(expected, abs=1e-3)
     assert plain.converged
 

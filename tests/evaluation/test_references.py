@@ -65,7 +65,7 @@ def test_all_references_are_run_on_the_test_rows(rows):
     by_name = {reference.name: reference for reference in found}
     assert by_name[MAJORITY].evaluation.accuracy == pytest.approx(2 / 3)
     assert by_name[LINEAR_PROBE].evaluation.accuracy == 1.0
-    assert (by_name[HARD_TEXT].evaluation, by_name[HARD_TEXT].note) == (None, "not asked for")
+    assert (by_name[HARD_TEXT].evaluation, by_name[HARD_TEXT].note) == (None, "training did not start from a text")
     assert all(r.evaluation.overlap == (4,) for r in found if r.evaluation)
     assert by_name[LINEAR_PROBE].seconds > 0
 

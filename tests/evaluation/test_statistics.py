@@ -38,7 +38,9 @@ def test_macro_f1_interval_equals_resampling_rows():
     gold, predicted = predictor(1, rows=150)
     gold[gold == 2] = 1
     gold[:4] = 2  # a label that some resamples lack
-    expected = row_by_row(lambda g, p: f1_score(g, p, average="macro", zero_division=0.0), gold, predicted, resamples=500)
+    expected = row_by_row(
+        lambda g, p: f1_score(g, p, average="macro", zero_division=0.0), gold, predicted, resamples=500
+    )
     assert statistics.macro_f1_interval(gold, predicted) == pytest.approx(expected, abs=0.03)
 
 

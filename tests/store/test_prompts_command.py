@@ -6,12 +6,14 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 from typer.testing import CliRunner, Result
 
 from softprompt.cli.prompts import app
 from softprompt.errors import ConfigError, PromptFileError, UnknownNameError
 from softprompt.prompts.soft_prompt import SoftPrompt
 from softprompt.store.store import PromptStore
+from softprompt.testing.tiny import tiny_backbone
 
 VERBS = [
     "list", "show", "log", "tag", "untag", "diff", "verify", "gc", "remove", "reindex", "import", "export",
@@ -127,11 +129,42 @@ def test_errors_are_ours_and_nothing_is_written(store, make, tmp_path: Path) -> 
     assert [each.name for each in store.list()] == ["mail"]
 
 
-def test_a_peft_folder_needs_a_backbone_and_labels(store, make, tmp_path: Path) -> None:
+def test_a_peft_folder_needs_a_backbone(store, make, tmp_path: Path) -> None:
     with pytest.raises(
-        ConfigError, match="is a folder of PEFT, which does not say what its prompt is for; give --back"
+        ConfigError, match="is a folder of PEFT; say with --backbone which one its prompt was trained on"
     ):
         raise call("import", tmp_path, "mail").exception
     store.put(make(provenance={}), "mail")
     with pytest.raises(ConfigError, match="does not say which backbone it was trained on; give --backbone"):
         raise call("export", "mail", tmp_path / "out", "--peft").exception
+
+
+def test_a_peft_folder_goes_out_and_comes_in(store, make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    backbone = tiny_backbone("gpt2")
+    asked: list[str] = []
+    load = "softprompt.backbones.backbone.load_backbone"
+    monkeypatch.setattr(load, lambda name, dtype: asked.append(f"{name} {dtype}") or backbone)
+    rows = torch.ones(3, backbone.embedding_size)
+    prompt = make(tensors={"input": rows}, fingerprint=backbone.fingerprint, provenance={"backbone": {"name": "tiny"}})
+    store.put(prompt, "mail")
+    run("export", "mail", tmp_path / "out", "--peft")
+    run("import", tmp_path / "out", "again", "--backbone", "here")
+    assert asked == ["tiny fp32", "here fp32"]
+    assert store.get("again").digest == prompt.digest
+    (tmp_path / "out" / "prompt.safetensors").unlink()
+    run(
+        "import",
+        tmp_path / "out",
+        "bare",
+        "--backbone",
+        "x",
+        "--text",
+        "body",
+        "--label",
+        "ham",
+        "--label",
+        "spam=junk",
+    )
+    found = store.get("bare")
+    assert found.template.pattern == "{soft}{bos}Body: {body}\nLabel:"
+    assert (found.readout.labels, found.readout.words) == (("ham", "spam"), (" ham", " junk"))

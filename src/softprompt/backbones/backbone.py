@@ -47,6 +47,7 @@ class Backbone:
         self.tokenizer = tokenizer
         config = model.config
         self.model_type = str(config.model_type)
+        self.attention = str(config._attn_implementation)
         self.family: Family = family_of(config.to_dict(), name)
         self.limits: Limits = limits_of(self.family, config, name)
         self._embeddings = model.get_input_embeddings()

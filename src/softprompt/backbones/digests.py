@@ -39,7 +39,6 @@ def remembered(kind: str, files: Sequence[Path], compute: Callable[[], str]) -> 
 
 def file_digest(path: Path) -> str:
     """Return the sha256 (hex) of a file's bytes, remembered while the file does not change."""
-
     return remembered("sha256", [path], lambda: hashed(path))
 
 

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from softprompt.errors import UnsupportedBackboneError
-from softprompt.registry import nearest
 
 Positions = Literal["rope", "learned", "alibi"]
 
@@ -104,20 +103,18 @@ def _refusal(model_type: str, config: Mapping[str, Any]) -> str | None:
     if config.get("is_encoder_decoder"):
         return "an encoder-decoder"
     if "text_config" in config or "vision_config" in config or "audio_config" in config:
-        return "a model of more than text" + _near(f"{model_type}_text")
+        text = f"{model_type}_text"
+        return "a model of more than text" + (
+            f" (its text part alone, `{text}`, is served)" if text in FAMILIES else ""
+        )
     if model_type not in FAMILIES:
-        return "which softprompt does not serve" + _near(model_type)
+        return "which softprompt does not serve"
     if config.get("quantization_config"):
         method = config["quantization_config"].get("quant_method", "unknown")
         return (
             f"with weights quantised by `{method}`, through which gradients are not exact: take the original or a GGUF"
         )
     return None
-
-
-def _near(model_type: str) -> str:
-    near = nearest(model_type, FAMILIES)
-    return f" (the nearest that is served is `{near[0]}`)" if near else ""
 
 
 def limits_of(family: Family, config: Any, source: str) -> Limits:

@@ -18,7 +18,7 @@ from softprompt import durable
 from softprompt.backbones.digests import file_digest, hashed
 from softprompt.backbones.families import family_of
 from softprompt.backbones.gguf_header import check_config, check_header, read_header
-from softprompt.backbones.quiet import quiet_transformers
+from softprompt.backbones.quiet import quiet_transformers, unheard_bars
 from softprompt.errors import BackboneError, MissingExtraError, StorageError
 from softprompt.home import cache_dir
 from softprompt.progress import meter, say
@@ -171,14 +171,15 @@ def _read_model(path: Path, name: str) -> Any:
 
     config = AutoConfig.from_pretrained(path.parent, gguf_file=path.name, local_files_only=True)
     family_of({**config.to_dict(), "quantization_config": None}, name)
-    model, info = AutoModelForCausalLM.from_pretrained(
-        path.parent,
-        gguf_file=path.name,
-        config=config,
-        dtype=torch.float32,
-        local_files_only=True,
-        output_loading_info=True,
-    )
+    with unheard_bars():
+        model, info = AutoModelForCausalLM.from_pretrained(
+            path.parent,
+            gguf_file=path.name,
+            config=config,
+            dtype=torch.float32,
+            local_files_only=True,
+            output_loading_info=True,
+        )
     if info["missing_keys"]:
         raise KeyError(f"no tensor for {sorted(info['missing_keys'])[0]}")
     return _as_plain(model.bfloat16())

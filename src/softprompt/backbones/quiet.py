@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 
 
 @contextmanager
@@ -20,3 +22,20 @@ def quiet_transformers() -> Iterator[None]:
         logging.set_verbosity(level)
         if bars:
             logging.enable_progress_bar()
+
+
+@contextmanager
+def unheard_bars() -> Iterator[None]:
+    """Drop what is written to standard error inside the block: a bar that transformers draws whatever its settings."""
+    with redirect_stderr(_Unheard(sys.stderr)):
+        yield
+
+
+class _Unheard(io.TextIOBase):
+    """A stream that drops its text; rich, which draws our own bar, looks behind it by this attribute."""
+
+    def __init__(self, real: object) -> None:
+        self.rich_proxied_file = getattr(real, "rich_proxied_file", real)
+
+    def write(self, text: str) -> int:
+        return len(text)

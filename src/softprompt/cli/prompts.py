@@ -251,29 +251,31 @@ def _print_difference(found: Difference) -> None:
 def _from_peft(
     folder: Path, backbone: str | None, text: list[str] | None, template: str | None, label: list[str] | None
 ) -> SoftPrompt:
+    """Read a PEFT folder; one of our own export needs neither template nor labels."""
     from softprompt.backbones.backbone import load_backbone
     from softprompt.errors import ConfigError
     from softprompt.store.peft import import_peft
     from softprompt.tasks.readout import LabelWords
     from softprompt.tasks.template import Template
 
-    if not backbone or not label:
-        raise ConfigError(
-            f"`{folder}` is a folder of PEFT, which does not say what its prompt is for; "
-            "give --backbone, and --label once for each label"
-        )
-    words = {name: words or name for name, _, words in (each.partition("=") for each in label)}
+    if not backbone:
+        raise ConfigError(f"`{folder}` is a folder of PEFT; say with --backbone which one its prompt was trained on")
+    if not (text or template or label):
+        return import_peft(folder, load_backbone(backbone, dtype="fp32"))
+    # PEFT puts its rows before everything, the beginning-of-sequence token included.
     pattern = template or "{soft}" + Template.default(text or ["text"], "label").pattern.replace("{soft}", "")
-    readout = LabelWords.from_labels(list(words), words)
-    return import_peft(folder, load_backbone(backbone), template=Template(pattern), readout=readout)
+    words = {name: given or name for name, _, given in (each.partition("=") for each in label or [])}
+    readout = LabelWords.from_labels(list(words), words) if words else None
+    return import_peft(folder, load_backbone(backbone, dtype="fp32"), template=Template(pattern), readout=readout)
 
 
 def _to_peft(prompt: SoftPrompt, backbone: str | None, folder: Path) -> None:
     from softprompt.backbones.backbone import load_backbone
     from softprompt.errors import ConfigError
+    from softprompt.prompts.manifest import name_of
     from softprompt.store.peft import export_peft
 
-    name = backbone or prompt.provenance.get("backbone")
-    if not isinstance(name, str):
+    name = backbone or name_of(prompt.provenance.get("backbone"))
+    if not name:
         raise ConfigError("the prompt does not say which backbone it was trained on; give --backbone")
-    export_peft(prompt, load_backbone(name), folder)
+    export_peft(prompt, load_backbone(name, dtype="fp32"), folder)

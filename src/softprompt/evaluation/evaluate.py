@@ -17,7 +17,12 @@ __all__ = ["Evaluation", "evaluate"]
 
 
 def evaluate(
-    model: PromptedModel, prompt: SoftPrompt, examples: Sequence[Example], *, overlap: Iterable[int] = ()
+    model: PromptedModel,
+    prompt: SoftPrompt,
+    examples: Sequence[Example],
+    *,
+    overlap: Iterable[int] = (),
+    allow_other_weights: bool = False,
 ) -> Evaluation:
     """Score labelled rows with a prompt and keep what is needed for every figure.
 
@@ -26,6 +31,7 @@ def evaluate(
         prompt: the soft prompt, with its calibration temperature and abstain threshold.
         examples: B labelled rows.
         overlap: which of them, in [0, B), also stand in train (`Task.overlap`).
+        allow_other_weights: accept a prompt trained on other weights of this architecture.
 
     Raises:
         DataError: no row, a row without a label, or with one that the prompt does not know.
@@ -36,8 +42,9 @@ def evaluate(
     labels = prompt.readout.labels
     gold = gold_indices(examples, labels)
     started = time.perf_counter()
+    bound = model.bind(prompt, allow_other_weights=allow_other_weights)
     with meter("evaluating", len(examples)) as progress:
-        scores = model.score_labels([row.fields for row in examples], prompt, progress=progress)
+        scores = model.score_labels([row.fields for row in examples], bound, progress=progress)
     return Evaluation(
         labels=labels,
         gold=gold,

@@ -224,7 +224,15 @@ def gold_indices(examples: Sequence[Example], labels: Sequence[str]) -> Int[np.n
         if example.label is None:
             raise DataError(f"row {row} of {len(examples)} has no label; evaluation needs the right answer of each row")
         if example.label not in position:
-            hint = "".join(f"; did you mean `{near}`?" for near in nearest(example.label, labels)[:1])
-            known = f"the prompt was trained on {', '.join(f'`{label}`' for label in labels[:12])}"
-            raise DataError(f"row {row} has the label `{example.label}`, but {known}{hint or '; take the row out'}")
+            raise DataError(f"row {row} has the label `{example.label}`, {_not_among(example.label, labels)}")
     return np.asarray([position[str(example.label)] for example in examples], dtype=np.int64)
+
+
+def _not_among(label: str, labels: Sequence[str]) -> str:
+    shown = ", ".join(f"`{known}`" for known in labels[:8]) + (
+        f" and {len(labels) - 8} more" if len(labels) > 8 else ""
+    )
+    near = nearest(label, labels)
+    return f"not one of the {len(labels)} trained on ({shown}); " + (
+        f"did you mean `{near[0]}`?" if near else "take the row out, or train with rows that have it"
+    )

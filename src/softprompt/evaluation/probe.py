@@ -19,6 +19,7 @@ SMALL_VALIDATION = 200  # below this many validation rows the strength is chosen
 _FOLDS, _ENOUGH_ROWS = 5, 1000
 _PATIENCE = 2  # strengths in a row that do worse before the search stops
 _UNJUDGED = 1e-2  # the strength where a single row leaves nothing to judge on
+_ROUGHLY, _TOLERANCE = 3e-4, 1e-4  # largest gradient left when choosing a penalty, and in the probe itself
 _FLOOR = 1e-6  # probability of a label that no training row had
 _ROUNDS = ((np.float32, 1000), (np.float64, 4000), (np.float64, 20000))
 
@@ -82,15 +83,20 @@ def fit_probe(train: Labelled, validation: Labelled, classes: int, *, seed: int 
     """
     with _one_thread():
         if len(validation.gold) >= SMALL_VALIDATION:
-            return _choose_on(validation, train, classes)
+            near, loss = _choose_on(validation, train, classes)
+            return next(_fits(train, classes, [near.strength], _TOLERANCE, start=near)), loss
         strength, loss = _choose_by_folds(train, validation, classes, seed)
-        return next(_fits(train, classes, [strength])), loss
+        return next(_fits(train, classes, [strength], _TOLERANCE)), loss
 
 
 def _choose_on(validation: Labelled, train: Labelled, classes: int) -> tuple[LinearProbe, float]:
-    """Fit from the strongest penalty on, each fit from the one before, until validation has turned for good."""
+    """Return the roughly fitted probe with the smallest log loss on validation, and that loss.
+
+    Fits go from the strongest penalty on, each from the one before, until validation has turned for good.
+    """
     done: list[tuple[LinearProbe, float]] = []
-    for probe in _fits(train, classes, STRENGTHS):
+    best = 0
+    for probe in _fits(train, classes, STRENGTHS, _ROUGHLY):
         done.append((probe, log_loss(probe.log_probabilities(validation.features), validation.gold)))
         best = min(range(len(done)), key=lambda i: done[i][1])
         if len(done) - 1 - best >= _PATIENCE:
@@ -108,7 +114,7 @@ def _choose_by_folds(train: Labelled, validation: Labelled, classes: int, seed: 
     for inside, outside in _folds(everything.gold, seed):
         part = everything.rows(outside)
         judged += len(outside)
-        for probe in _fits(everything.rows(inside), classes, STRENGTHS):
+        for probe in _fits(everything.rows(inside), classes, STRENGTHS, _ROUGHLY):
             total[probe.strength] += log_loss(probe.log_probabilities(part.features), part.gold) * len(outside)
     if not judged:
         return _UNJUDGED, float("inf")
@@ -131,15 +137,20 @@ def _folds(gold: Int[np.ndarray, " B"], seed: int) -> Iterator[tuple[np.ndarray,
         yield np.flatnonzero(fold_of != fold), outside
 
 
-def _fits(train: Labelled, classes: int, strengths: Sequence[float]) -> Iterator[LinearProbe]:
-    """Yield a probe for each strength, every fit started at the one before."""
+def _fits(
+    train: Labelled, classes: int, strengths: Sequence[float], tolerance: float, *, start: LinearProbe | None = None
+) -> Iterator[LinearProbe]:
+    """Yield a probe for each strength, every fit started at the one before, the first at `start`."""
     from sklearn.linear_model import LogisticRegression
 
     mean, scale = train.features.mean(axis=0, dtype=np.float64), train.features.std(axis=0, dtype=np.float64)
     scale[scale < 1e-12] = 1.0  # a feature that never changes says nothing; it stays at 0
     standard = (train.features - mean) / scale
     present = np.unique(train.gold)
-    model: Any = LogisticRegression(solver="lbfgs", warm_start=True)
+    model: Any = LogisticRegression(solver="lbfgs", warm_start=True, tol=tolerance)
+    if start is not None:
+        kept = slice(1, None) if len(present) == 2 else slice(None)  # see `_per_label`
+        model.coef_, model.intercept_ = start.weights[kept], start.bias[kept]
     for strength in strengths:
         if len(present) == 1:  # nothing to tell apart
             weights, bias, converged = np.zeros((1, len(mean))), np.zeros(1), True

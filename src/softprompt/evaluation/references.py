@@ -86,8 +86,8 @@ def run_references(
     """
     return (
         _timed(MAJORITY, lambda: measure(majority(rows), rows.test, rows.labels, overlap=rows.overlap)),
-        _scored(ZERO_SHOT, zero_shot, rows),
-        _scored(HARD_TEXT, hard_text, rows),
+        _scored(ZERO_SHOT, zero_shot, rows, "not asked for"),
+        _scored(HARD_TEXT, hard_text, rows, "training did not start from a text"),
         linear_probe(rows, features, seed=seed),
     )
 
@@ -138,9 +138,9 @@ def _pooled(same: Sequence[Reference]) -> Reference:
     return Reference(same[0].name, Evaluation.pooled(evaluations) if complete else None, seconds, note)
 
 
-def _scored(name: str, score: Score | None, rows: Rows) -> Reference:
+def _scored(name: str, score: Score | None, rows: Rows, absent: str) -> Reference:
     if score is None:
-        return Reference(name, None, note="not asked for")
+        return Reference(name, None, note=absent)
     return _timed(name, lambda: measure(score, rows.test, rows.labels, overlap=rows.overlap))
 
 

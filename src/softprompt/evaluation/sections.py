@@ -26,7 +26,11 @@ def identity(trained: Trained, rows: int) -> list[str]:
     what = [trained.backbone, *what] if trained.backbone else what
     what = [*what, f"prompt {trained.digest[:12]}"] if trained.digest else what
     sizes = ", ".join(f"{split} {size:,}" for split, size in trained.sizes.items())
-    return [*wrapped(" · ".join(what)), *([f"Rows: {sizes}."] if sizes else []), *wrapped(_origin(trained, rows))]
+    return [
+        *wrapped(" · ".join(what)),
+        *(wrapped(f"Rows: {sizes}.") if sizes else []),
+        *wrapped(_origin(trained, rows)),
+    ]
 
 
 def _origin(trained: Trained, rows: int) -> str:

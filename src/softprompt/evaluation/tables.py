@@ -5,6 +5,8 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Iterable, Sequence
 
+from rich.cells import cell_len
+
 from softprompt.evaluation.figures import Interval
 
 WIDTH = 100
@@ -39,14 +41,27 @@ def points(difference: float) -> str:
     return f"{rounded:+.1f}" if rounded else "0.0"
 
 
+def printable(text: str) -> str:
+    r"""Put `text` on one line, with a question mark for what could steer a terminal.
+
+    >>> printable("a\x1b[31m\nlabel")
+    'a?[31m label'
+    """
+    return "".join(sign if sign.isprintable() else "?" for sign in " ".join(text.split()))
+
+
 def shortened(text: str, width: int) -> str:
-    """Cut `text` to `width` characters, on one line, the last one an ellipsis where something was cut.
+    """Cut `text` to `width` columns, on one line, the last one an ellipsis where something was cut.
 
     >>> shortened("card_payment_fee_charged", 12)
     'card_paymen…'
     """
-    line = " ".join(text.split())
-    return line if len(line) <= width else line[: width - 1] + "…"
+    line = printable(text)
+    if cell_len(line) <= width:
+        return line
+    while cell_len(line) > width - 1:
+        line = line[:-1]
+    return line + "…"
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
@@ -56,16 +71,17 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
     ['           acc', 'majority  50.0']
     """
     lines = [list(header), *(list(row) for row in rows)]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
+    widths = [max(cell_len(line[column]) for line in lines) for column in range(len(header))]
     return [_laid_out(line, widths) for line in lines]
 
 
 def _laid_out(line: Sequence[str], widths: Sequence[int]) -> str:
-    first = line[0].ljust(widths[0])
-    others = (cell.rjust(width) for cell, width in zip(line[1:], widths[1:], strict=True))
-    return _GAP.join([first, *others]).rstrip()
+    # Pads by columns, not by characters: a Chinese sign takes two, a combining one none.
+    spaces = [" " * (width - cell_len(cell)) for cell, width in zip(line, widths, strict=True)]
+    others = (space + cell for space, cell in zip(spaces[1:], line[1:], strict=True))
+    return _GAP.join([line[0] + spaces[0], *others]).rstrip()
 
 
 def wrapped(text: str, indent: str = "  ") -> list[str]:
     """Break `text` into lines of at most 100 columns, all but the first indented."""
-    return textwrap.wrap(text, WIDTH, subsequent_indent=indent) or [""]
+    return textwrap.wrap(printable(text), WIDTH, subsequent_indent=indent) or [""]

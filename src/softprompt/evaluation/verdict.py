@@ -28,7 +28,7 @@ def verdict(rivals: Sequence[Rival], first: str) -> tuple[str, ...]:
         rivals: the references that were run.
         first: the rival that matters most: a loss to it, or a mere lag behind it, goes before everything else.
     """
-    ranked = sorted(rivals, key=lambda rival: _rank(rival, first))
+    ranked = sorted(rivals, key=lambda rival: (_rank(rival, first), rival.name != first))
     said = [_sentence(rival) for rival in ranked if _rank(rival, first) < _BEATEN]
     beaten = [rival for rival in ranked if _rank(rival, first) == _BEATEN]
     if beaten:

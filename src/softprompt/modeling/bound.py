@@ -64,9 +64,10 @@ class BoundPrompt:
     def _check_room(self, backbone: Backbone) -> None:
         limit = self.limit(backbone)
         if limit is not None and len(self.template.prefix) >= limit:
+            length, taken = self.virtual_tokens.shape[0], len(self.template.prefix)
             raise TemplateError(
-                f"{self.virtual_tokens.shape[0]} virtual tokens and the words around them take {len(self.template.prefix)} "
-                f"of the {limit} positions of `{backbone.name}`; use fewer virtual tokens"
+                f"{length} virtual tokens and the words around them take {taken} of the {limit} positions of "
+                f"`{backbone.name}`; use fewer virtual tokens"
             )
 
 

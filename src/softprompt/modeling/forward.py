@@ -53,7 +53,8 @@ def run_prefix(backbone: Backbone, bound: BoundPrompt, *, far: bool = False) -> 
     length = torch.tensor([len(ids)], device=device)
     layout = contiguous(torch.zeros_like(length), length, len(ids))
     _, past = _run(backbone, embeddings, layout, None, keep=True, far=far)
-    assert past is not None and past[0][0].shape[2] == len(ids), "the backbone did not keep the prefix"
+    assert past is not None, "keep=True returns keys and values"
+    assert past[0][0].shape[2] == len(ids), "the backbone did not keep the whole prefix"
     return Prefix(past, len(ids))
 
 

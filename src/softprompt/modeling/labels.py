@@ -101,7 +101,7 @@ class LabelTrie:
             return torch.log_softmax(chosen, dim=-1)
         return chosen - _vocabulary_log_sum(hidden, logits)
 
-    def combine(self, per_node: Sequence[Float[Tensor, "M A"]]) -> Float[Tensor, "M C"]:
+    def combine(self, per_node: Sequence[Float[Tensor, "M _"]]) -> Float[Tensor, "M C"]:
         """Return label log-probabilities that sum to one, from those of every node."""
         columns = [
             sum((per_node[s.node][:, s.child] for s in steps[1:]), per_node[steps[0].node][:, steps[0].child])

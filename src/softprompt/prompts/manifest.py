@@ -118,6 +118,16 @@ def check_features(required: Sequence[str], sites: Sequence[str] | dict[str, Any
     return None
 
 
+def name_of(value: JSON) -> str | None:
+    """Return what an entry of the provenance is called: it is a name, or an object that has one.
+
+    >>> name_of("tiny"), name_of({"name": "tiny"}), name_of({})
+    ('tiny', 'tiny', None)
+    """
+    found = value.get("name") if isinstance(value, dict) else value
+    return found if isinstance(found, str) else None
+
+
 def _parse(text: str, name: str) -> dict[str, JSON]:
     size = len(text.encode("utf-8", "replace"))
     if size > MAX_MANIFEST:

@@ -20,7 +20,7 @@ from softprompt.prompts import sites
 from softprompt.prompts.canonical import JSON, canonical, parse
 from softprompt.prompts.file import check_finite, decode, dtype_name, encode
 from softprompt.prompts.header import read_bytes, refused
-from softprompt.prompts.manifest import Manifest, check_features
+from softprompt.prompts.manifest import Manifest, check_features, name_of
 from softprompt.tasks.readout import LabelWords
 from softprompt.tasks.template import Template
 
@@ -181,8 +181,8 @@ class SoftPrompt:
     def _difference(self, difference: str, given: Fingerprint, name: str) -> str:
         """Name both backbones, and the first characters of what differs."""
         trained, found = getattr(self.fingerprint, difference), getattr(given, difference)
-        backbone = self.provenance.get("backbone")
-        was = f"`{backbone}` " if isinstance(backbone, str) else "the backbone "
+        backbone = name_of(self.provenance.get("backbone"))
+        was = f"`{backbone}` " if backbone else "the backbone "
         now = f"`{name}` " if name else "the one "
         marks = f"({difference} {trained[:12]})", f"({difference} {found[:12]})"
         return f"the prompt was trained on {was}{marks[0]} and is used with {now}{marks[1]}, {_WHAT[difference]}"

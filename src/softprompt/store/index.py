@@ -13,12 +13,11 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
 from softprompt.errors import SoftPromptError
 from softprompt.prompts.canonical import JSON
 from softprompt.prompts.header import read_head, read_header
-from softprompt.prompts.manifest import read_manifest
+from softprompt.prompts.manifest import name_of, read_manifest
 from softprompt.prompts.sites import length
 from softprompt.store.layout import Layout
 from softprompt.store.names import Names
@@ -173,16 +172,10 @@ def summarize(path: Path) -> dict[str, JSON]:
         "virtual_tokens": length({site: entry.shape for site, entry in header.entries.items()}),
         "bytes": size,
         "labels": manifest.readout.labels,
-        "task": _named(provenance.get("task")),
-        "backbone": _named(provenance.get("backbone")),
+        "task": name_of(provenance.get("task")),
+        "backbone": name_of(provenance.get("backbone")),
         "metrics": provenance.get("metrics", {}),
     }
-
-
-def _named(value: Any) -> str | None:
-    """A provenance entry is a name, or an object that has one."""
-    found = value.get("name") if isinstance(value, dict) else value
-    return found if isinstance(found, str) else None
 
 
 def _words(listing: Listing | None) -> str:

@@ -27,7 +27,9 @@ class Tokenizer(Protocol):
 
     bos_token_id: int | None
 
-    def encode(self, text: str, *, add_special_tokens: bool = ...) -> list[int]: ...
+    def encode(self, text: str, *, add_special_tokens: bool = ...) -> list[int]:
+        """Return the token ids of a text."""
+        ...
 
 
 class Literal(NamedTuple):

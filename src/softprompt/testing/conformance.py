@@ -72,9 +72,12 @@ def check_alone_and_batched(backbone: Backbone) -> None:
 def check_mixed_prompts(backbone: Backbone) -> None:
     """Rows score the same among rows of other prompts of other lengths, placements and readouts."""
     kinds = [
-        prompt(backbone, 1, seed=1), prompt(backbone, 12, seed=2, readout="trie"), prompt(backbone, 5, seed=3, pattern="suffix"),
-        prompt(backbone, 3, seed=4, pattern="interleaved", readout="full"), prompt(backbone, 2, seed=5, pattern="no-prefix"),
-    ]  # fmt: skip
+        prompt(backbone, 1, seed=1),
+        prompt(backbone, 12, seed=2, readout="trie"),
+        prompt(backbone, 5, seed=3, pattern="suffix"),
+        prompt(backbone, 3, seed=4, pattern="interleaved", readout="full"),
+        prompt(backbone, 2, seed=5, pattern="no-prefix"),
+    ]
     each = [kinds[i % len(kinds)] for i in range(15)]
     alone = [_scores(backbone, [row], [one])[0] for row, one in zip(rows(15), each, strict=True)]
     for mixed, single in zip(_scores(backbone, rows(15), each), alone, strict=True):

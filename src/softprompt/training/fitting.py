@@ -77,7 +77,7 @@ def fit(
     )
     done = trainer.fit(resume=going_on)
     provenance = {
-        **settings,
+        **{key: value for key, value in settings.items() if key != "threads"},
         "init": initial.note,
         "step": done.step,
         "steps": done.steps,

@@ -103,7 +103,11 @@ def _settings(backbone: Backbone, task: Task, config: TrainConfig, start: SoftPr
         "readout": task.readout.to_json(),
         "seed": config.seed,
         "parent": start.digest if start else None,
-        "backbone": {**backbone.fingerprint.to_json(), "dtype": str(backbone.dtype).removeprefix("torch.")},
+        "backbone": {
+            "name": _plain_name(backbone),
+            **backbone.fingerprint.to_json(),
+            "dtype": str(backbone.dtype).removeprefix("torch."),
+        },
         "threads": torch.get_num_threads(),
         "versions": {name: version(name) for name in ("softprompt", "torch", "transformers")},
     }
@@ -113,6 +117,11 @@ def _deciding(config: TrainConfig) -> dict[str, Any]:
     """The settings that decide the prompt; those of the report and the checkpoints do not."""
     others = {"report", "test_rows", "probe_rows", "checkpoint_every", "seed", "init_prompt"}
     return config.model_dump(exclude=others)
+
+
+def _plain_name(backbone: Backbone) -> str:
+    """The backbone's packaged or hub name; of a path only the last part, which says nothing about the machine."""
+    return Path(backbone.name).resolve().name if Path(backbone.name).exists() else backbone.name
 
 
 def _run_name(task: Task, settings: Mapping[str, Any]) -> str:

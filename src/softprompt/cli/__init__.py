@@ -1,0 +1,1 @@
+"""The `softprompt` command: one file a verb, each parses, calls the library once and prints."""

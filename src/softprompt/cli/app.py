@@ -1,0 +1,102 @@
+"""The `softprompt` command itself: its verbs, and what a user sees when something goes wrong."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import typer
+from typer.core import TyperGroup
+from typer.exceptions import TyperException
+
+from softprompt import __version__
+from softprompt.cli import backbones, demo, evaluate, prompts, run, tasks, train
+from softprompt.errors import SoftPromptError
+from softprompt.progress import say
+
+DEBUG = "SOFTPROMPT_DEBUG"
+"""Set to 1, an error shows where in the code it came from."""
+BAD_INPUT, FAULT, INTERRUPTED = 2, 1, 130
+
+
+class Verbs(TyperGroup):
+    """The group of all verbs; an error in one of them is one line and an exit code."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run a verb; what it raises on purpose is said in one line."""
+        with _said():
+            return super().invoke(ctx)
+
+
+app = typer.Typer(
+    cls=Verbs,
+    help="Teach a frozen language model a task in minutes, and keep it as a file of a few kilobytes.",
+    epilog="Example: softprompt train reviews.csv --text review --label sentiment --save sentiment",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command("train")(train.train)
+app.command("eval")(evaluate.evaluate)
+app.command("run")(run.run)
+app.command("demo")(demo.demo)
+app.add_typer(prompts.app, name="prompts")
+app.add_typer(tasks.app, name="tasks")
+app.add_typer(backbones.app, name="backbones")
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"softprompt {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: bool = typer.Option(False, "--version", callback=_print_version, is_eager=True, help="Print the version."),
+) -> None:
+    """Teach a frozen language model a task in minutes, and keep it as a file of a few kilobytes."""
+
+
+def main() -> None:
+    """Run the `softprompt` command; exit code 2 is bad input, 130 an interruption, 1 a fault of ours."""
+    app(prog_name="softprompt")
+
+
+@contextmanager
+def _said() -> Iterator[None]:
+    """Turn what a verb raises into one line on standard error and an exit code."""
+    try:
+        yield
+        sys.stdout.flush()  # here, where a reader that went away is noticed, and not while the interpreter ends
+    except (typer.Exit, typer.Abort, TyperException):
+        raise
+    except KeyboardInterrupt as stop:
+        say("interrupted")
+        raise typer.Exit(INTERRUPTED) from stop
+    except Exception as error:
+        if os.environ.get(DEBUG) == "1" or _reader_left(error):
+            raise
+        foreseen = isinstance(error, SoftPromptError | OSError)
+        say(f"error: {_one_line(error)}" if foreseen else _fault(error))
+        raise typer.Exit(BAD_INPUT if foreseen else FAULT) from error
+
+
+def _reader_left(error: Exception) -> bool:
+    """Tell whether the reader of our output went away, as `head` does: Typer then ends without a word."""
+    return isinstance(error, OSError) and error.errno == errno.EPIPE
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def _fault(error: Exception) -> str:
+    return (
+        f"error: {type(error).__name__}: {_one_line(error)}; this should not happen: "
+        f"please report it with what {DEBUG}=1 shows"
+    )

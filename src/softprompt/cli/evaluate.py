@@ -1,0 +1,146 @@
+"""`softprompt eval`: how good a prompt that exists already is on labelled rows."""
+
+from __future__ import annotations
+
+import re
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import typer
+
+from softprompt.cli.opening import (
+    AS_JSON,
+    BACKBONE,
+    DEVICE,
+    DTYPE,
+    OTHER_WEIGHTS,
+    PROMPT,
+    Opened,
+    open_backbone,
+    open_prompt,
+)
+from softprompt.cli.output import print_json
+from softprompt.errors import SoftPromptError
+from softprompt.progress import say
+
+if TYPE_CHECKING:
+    from softprompt.evaluation.evaluate import Evaluation
+    from softprompt.prompts.soft_prompt import SoftPrompt
+    from softprompt.tasks.task import Example
+
+
+class Chosen(NamedTuple):
+    """Rows to judge a prompt on.
+
+    Attributes:
+        rows: the labelled rows.
+        overlap: which of them also stand in train, where that is known.
+        origin: where they come from, as a sentence.
+    """
+
+    rows: tuple[Example, ...]
+    overlap: tuple[int, ...]
+    origin: str
+
+
+def evaluate(
+    name: str = typer.Argument(help=PROMPT),
+    source: str = typer.Argument(help="Labelled rows: a packaged data set, a file, a folder of split files, a hub id."),
+    split: str = typer.Option("test", help="Which split: train, validation or test."),
+    label: str | None = typer.Option(None, help="Label column. Default: guessed."),
+    backbone: str | None = BACKBONE,
+    device: str | None = DEVICE,
+    dtype: str | None = DTYPE,
+    allow_other_weights: bool = OTHER_WEIGHTS,
+    as_json: bool = AS_JSON,
+) -> None:
+    """Score labelled rows with a prompt; the result is also kept beside the prompt, if the store has it.
+
+    Example: softprompt eval sentiment reviews --split test --json
+    """
+    opened = open_prompt(name)
+    chosen = choose_rows(opened.prompt, source, split, label)
+    say(chosen.origin)
+    frozen = open_backbone(backbone, [opened], device, dtype, allow_other_weights=allow_other_weights)
+    from softprompt.evaluation.evaluate import evaluate as judge
+    from softprompt.modeling.prompted_model import PromptedModel
+
+    model = PromptedModel(frozen)
+    scored = judge(model, opened.prompt, chosen.rows, overlap=chosen.overlap, allow_other_weights=allow_other_weights)
+    about = {"prompt": opened.name, "digest": opened.prompt.digest, "backbone": frozen.name}
+    result = {**about, "source": source, "split": split, "rows": chosen.origin, **figures_of(scored)}
+    _keep(opened, f"{source}.{split}", result)
+    print_json(result) if as_json else print(as_text(scored))
+
+
+def choose_rows(prompt: SoftPrompt, source: str, split: str, label: str | None) -> Chosen:
+    """Find the rows; where the source is the one that training divided, its own split of that time.
+
+    Raises:
+        DataError: rows or columns that cannot be used, or a label that the prompt does not know.
+        TemplateError: the source lacks a field of the template.
+        UnknownNameError: the source has no such split.
+    """
+    from softprompt.tasks.load import load_split, load_task
+
+    trained_on = prompt.provenance.get("task")
+    seed = prompt.provenance.get("seed")
+    if isinstance(trained_on, dict) and isinstance(seed, int):
+        with suppress(SoftPromptError):  # not the rows of the training: `load_split` says what is wrong, if anything
+            task = load_task(source, label=label, template=prompt.template.pattern, seed=seed)
+            if task.data_hash == trained_on.get("data") and split in task.splits:
+                origin = f"`{split}` of `{source}`, divided as in the training of this prompt"
+                return Chosen(task.splits[split], task.overlap(split), origin)
+    rows = load_split(source, split, prompt.template, prompt.readout.labels, label=label)
+    if _is_undivided(source):
+        return Chosen(rows, (), f"all {len(rows):,} rows of `{source}`; whether training saw some of them is not known")
+    return Chosen(rows, (), f"the {len(rows):,} rows of `{split}` of `{source}`")
+
+
+def figures_of(scored: Evaluation) -> dict[str, Any]:
+    """Return every figure as plain JSON; without the rows that also stand in train, too, where there are some."""
+    apart = scored.without_overlap() if scored.overlap else None
+    return {
+        "figures": scored.figures().to_json(),
+        "overlap": len(scored.overlap),
+        "without_overlap": apart.figures().to_json() if apart else None,
+        "truncated": scored.truncated,
+        "classes": [row.to_json() for row in scored.class_table()],
+        "confusion": scored.confusion_matrix().tolist(),
+    }
+
+
+def as_text(scored: Evaluation) -> str:
+    """Return the figures as tables for a terminal."""
+    from softprompt.evaluation import sections
+
+    figures = scored.figures()
+    apart = scored.without_overlap() if scored.overlap else None
+    cut = [f"{scored.truncated:,} rows were shortened to fit the backbone"] if scored.truncated else []
+    blocks = [
+        [f"{figures.rows:,} rows in {scored.seconds:.1f} s"],
+        sections.results(figures, []),
+        sections.without_overlap(len(scored.overlap), apart.figures() if apart else None, []),
+        sections.calibration(figures, None),
+        sections.class_table(scored.class_table()),
+        sections.confusion_matrix(scored.labels, scored.confusion_matrix().tolist()),
+        cut,
+    ]
+    return "\n\n".join("\n".join(block) for block in blocks if block)
+
+
+def _keep(opened: Opened, title: str, result: dict[str, Any]) -> None:
+    """Put the result beside the prompt, if that is in the store."""
+    if not opened.stored:
+        return
+    from softprompt.store.store import PromptStore
+
+    name = re.sub(r"[^a-z0-9._-]+", "-", title.lower()).lstrip("._-")[-64:].lstrip("._-")
+    PromptStore().add_evaluation(opened.prompt.digest, name, result)
+
+
+def _is_undivided(source: str) -> bool:
+    from softprompt.tasks.sources.packaged import PACKAGED
+
+    return source in PACKAGED or Path(source).expanduser().is_file()

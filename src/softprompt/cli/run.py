@@ -1,0 +1,253 @@
+"""`softprompt run`: answers for a text, for standard input or for a file, from one prompt or several."""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from itertools import chain, islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import typer
+
+from softprompt.cli.opening import (
+    AS_JSON,
+    BACKBONE,
+    DEVICE,
+    DTYPE,
+    OTHER_WEIGHTS,
+    Opened,
+    check_output,
+    open_backbone,
+    open_prompts,
+)
+from softprompt.cli.output import answer_table
+from softprompt.cli.train import pairs
+from softprompt.errors import ConfigError, DataError
+from softprompt.progress import meter, say
+from softprompt.registry import unknown_name
+
+if TYPE_CHECKING:
+    from softprompt.modeling.answer_file import AnswerFile
+    from softprompt.modeling.streaming import Answered, Asked
+
+Row = dict[str, str]
+LINE = "text"
+"""What the column of a plain text or line is called."""
+
+
+class Source(NamedTuple):
+    """Where rows come from.
+
+    Attributes:
+        name: what to call it.
+        texts: the rows, where they were typed.
+        path: the file or `-`, else `None`.
+        column: the one column that holds the text, where the rows have no others or the user named it.
+        form: `csv`, `tsv`, `jsonl` or `lines`, where the user said.
+    """
+
+    name: str
+    texts: tuple[str, ...] = ()
+    path: str | None = None
+    column: str | None = None
+    form: str | None = None
+
+
+def run(
+    names: str = typer.Argument(help="One prompt, or several with commas: names of the store, or prompt files."),
+    inputs: list[str] | None = typer.Argument(
+        None, metavar="TEXT|FILE|-", help="Texts, a .csv, .tsv, .jsonl or text file (a row a line), or - (stdin)."
+    ),
+    out: Path | None = typer.Option(None, "--out", "-o", help="Write a .csv or .jsonl file; a killed run goes on."),
+    form: str | None = typer.Option(None, "--format", help="What the input is: csv, tsv, jsonl or lines."),
+    text: str | None = typer.Option(None, metavar="COLUMN", help="The column that holds the text."),
+    field: list[str] | None = typer.Option(None, metavar="NAME=VALUE", help="The value of a template's field; repeat."),
+    backbone: str | None = BACKBONE,
+    device: str | None = DEVICE,
+    dtype: str | None = DTYPE,
+    allow_other_weights: bool = OTHER_WEIGHTS,
+    as_json: bool = AS_JSON,
+) -> None:
+    """Classify a text, standard input or a file, with every prompt that is named, all in the same batches.
+
+    Example: softprompt run sentiment,spam inbox.csv -o out.csv
+    """
+    opened = open_prompts(names)
+    constants = pairs("field", field)
+    source = find_source(inputs or [], text, form, constants)
+    asked = ask(opened, source, constants)
+    first, rows = _peek(read(source, asked), source)
+    file = None if out is None else _begin(out, source, asked, backbone, dtype)
+    frozen = open_backbone(backbone, opened, device, dtype, allow_other_weights=allow_other_weights)
+    from softprompt.modeling.prompted_model import PromptedModel
+    from softprompt.modeling.streaming import answer_stream
+
+    model, done = PromptedModel(frozen), 0 if file is None else file.done
+    parts = answer_stream(model, islice(rows, done, None), asked, allow_other_weights=allow_other_weights)
+    if file is None and source.path is None and not as_json:
+        print(_table(source, asked, list(chain.from_iterable(_counted(parts)))))
+        return
+    _write(_counted(parts), [*first], asked, file, "jsonl" if as_json else "csv")
+
+
+def find_source(inputs: Sequence[str], text: str | None, form: str | None, constants: Row) -> Source:
+    """Tell texts, a file and standard input apart; a text that is the name of a file is that file.
+
+    Raises:
+        ConfigError: there is nothing to classify, or a file among several inputs.
+    """
+    piped = not inputs and not constants and not sys.stdin.isatty()
+    if piped or list(inputs) == ["-"]:
+        column = text or (LINE if form in (None, "lines") else None)
+        return Source("standard input", path="-", column=column, form=form)
+    files = [each for each in inputs if _is_file(each)]
+    if files and len(inputs) > 1:
+        raise ConfigError(f"`{files[0]}` is a file among {len(inputs)} inputs; give one file, or texts only")
+    if files:
+        lines = form == "lines" or (form is None and Path(files[0]).suffix.lower() not in _formats())
+        return Source(files[0], path=files[0], column=text or (LINE if lines else None), form=form)
+    if not inputs and not constants:
+        raise ConfigError("there is nothing to classify; give a text, a file, or - for standard input")
+    return Source("the command line", tuple(inputs), column=LINE if inputs else None)
+
+
+def ask(opened: Sequence[Opened], source: Source, constants: Row) -> list[Asked]:
+    """Say for every prompt where its fields come from.
+
+    Raises:
+        ConfigError: one text for a template with several fields.
+        UnknownNameError: `--field` names a field that no template has.
+    """
+    from softprompt.modeling.streaming import Asked
+
+    known = {field: None for each in opened for field in each.prompt.template.fields}
+    for field in constants:
+        if field not in known:
+            raise unknown_name("field", field, known)
+    asked = [Asked.of(e.name, e.prompt, column=source.column, constants=constants) for e in opened]
+    missing = {} if source.path or source.texts else {c: None for each in asked for c in each.columns}
+    if missing:
+        names = ", ".join(f"`{field}`" for field in missing)
+        raise ConfigError(f"no value for {names}; give each as --field name=value, or a file with these columns")
+    return asked
+
+
+def read(source: Source, asked: Sequence[Asked]) -> Iterator[Row]:
+    """Yield the rows of a source.
+
+    Raises:
+        DataError: a file that cannot be read as rows, or that lacks a column.
+    """
+    from softprompt.tasks.sources.stream import read_rows
+
+    if source.path is None:
+        return iter([{LINE: each} for each in source.texts] or [{}])
+    columns = list(dict.fromkeys(column for each in asked for column in each.columns.values()))
+    return read_rows(source.path, columns, form=source.form)
+
+
+def _is_file(text: str) -> bool:
+    """Tell whether an input is meant as a file: one that is there, or a lone word with the suffix of one."""
+    try:
+        there = Path(text).is_file()
+    except (OSError, ValueError):  # too long for a name, or a zero byte in it: a text
+        return False
+    return there or (not any(c.isspace() for c in text) and Path(text).suffix.lower() in {*_formats(), ".txt"})
+
+
+def _formats() -> Sequence[str]:
+    from softprompt.tasks.sources.records import TEXT_FORMATS
+
+    return list(TEXT_FORMATS)
+
+
+def _peek(rows: Iterator[Row], source: Source) -> tuple[Row, Iterator[Row]]:
+    """Read the first row, so that a wrong column is said before a backbone is loaded."""
+    first = next(rows, None)
+    if first is None:
+        raise DataError(f"`{source.name}` has no rows; there is nothing to classify")
+    return first, chain([first], rows)
+
+
+def _begin(
+    out: Path, source: Source, asked: Sequence[Asked], backbone: str | None, dtype: str | None
+) -> AnswerFile:
+    """Open the output, and say where it goes on if it does."""
+    from softprompt.modeling.answer_file import AnswerFile
+
+    check_output(out)
+    file = AnswerFile(out, _identity(source, asked, {"backbone": backbone, "dtype": dtype}))
+    if source.path and out.exists() and Path(source.path).exists() and out.samefile(source.path):
+        raise ConfigError(f"`{out}` is the input itself; write the answers to another file")
+    if file.done:
+        say(f"going on behind the first {file.done:,} rows, which `{out}.part` has already")
+    return file
+
+
+def _identity(source: Source, asked: Sequence[Asked], options: dict[str, Any]) -> dict[str, Any] | None:
+    """What a run must repeat to go on with another's rows; nothing where the rows cannot be read again."""
+    if source.path in (None, "-"):
+        return None
+    found = Path(str(source.path)).stat()
+    return {
+        "input": source.path,
+        "input size": found.st_size,
+        "input time": found.st_mtime_ns,
+        "input format": source.form,
+        "prompts": {each.name: each.prompt.digest for each in asked},
+        "columns": [dict(each.columns) for each in asked],
+        "field values": [dict(each.constants) for each in asked],
+        **options,
+    }
+
+
+def _counted(parts: Iterator[list[Answered]]) -> Iterator[list[Answered]]:
+    """Pass answers on; say at the end how many texts were cut and how many answers held back."""
+    seen: Counter[str] = Counter()
+    with meter("rows answered") as progress:
+        for part in parts:
+            answers = [answer for answered in part for answer in answered.answers]
+            seen["cut"] += sum(any(a.cut for a in answered.answers) for answered in part)
+            seen["held back"] += sum(answer.abstained for answer in answers)
+            yield part
+            progress.advance(len(part))
+    if seen["cut"]:
+        say(f"warning: {seen['cut']:,} rows were longer than the backbone takes and were shortened")
+    if seen["held back"]:
+        say(f"{seen['held back']:,} answers were held back: their probability is below the prompt's threshold")
+
+
+def _table(source: Source, asked: Sequence[Asked], found: Sequence[Answered]) -> str:
+    names = [each.name for each in asked]
+    texts = source.texts or [" · ".join(f"{k}: {v}" for k, v in asked[0].constants.items())]
+    return answer_table(list(texts), names, [answered.answers for answered in found])
+
+
+def _write(
+    parts: Iterator[list[Answered]], columns: Sequence[str], asked: Sequence[Asked], file: AnswerFile | None, form: str
+) -> None:
+    """Write every row and its answers to the file, or to standard output."""
+    from softprompt.modeling.answer_file import Layout
+
+    layout = Layout(form if file is None else file.form, columns, [each.name for each in asked])
+    for name, each in zip(layout.names, asked, strict=True):
+        if name != each.name:
+            say(f"the input has a column `{each.name}` of its own; the prompt's answers are in `{name}`")
+    if file is None:
+        print(layout.head(), end="")
+        for part in parts:
+            print("".join(map(layout.line, part)), end="", flush=True)
+        return
+    rows = file.done
+    try:
+        with file.writing() as write:
+            head = "" if file.done else layout.head()
+            for part in parts:
+                write(head + "".join(map(layout.line, part)))
+                rows, head = rows + len(part), ""
+    except KeyboardInterrupt:
+        say(f"stopped behind row {rows:,}; the same command goes on from there")
+        raise
+    say(f"{rows:,} rows in {file.path}")

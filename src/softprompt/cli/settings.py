@@ -1,0 +1,52 @@
+"""Flags from a settings model: each field is one flag, so that YAML, flag and Python argument cannot drift apart."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import typer
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+F = TypeVar("F", bound=Callable[..., None])
+PANEL = "Settings: flag = line of the YAML file = Python argument"
+
+
+def with_settings(model: type[BaseModel]) -> Callable[[F], F]:
+    """Give a verb a flag for every field of `model`; those that are not used arrive as `None`.
+
+    Args:
+        model: the settings; name, type, description and default of each field make its flag.
+
+    Returns:
+        A decorator for a function that takes them as `**settings`.
+    """
+
+    def decorate(function: F) -> F:
+        known = inspect.signature(function, eval_str=True)
+        own = [p for p in known.parameters.values() if p.kind is not inspect.Parameter.VAR_KEYWORD]
+        named = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own if p.default is not p.empty]
+        first = [p for p in own if p.default is p.empty]
+        added = [_parameter(name, field) for name, field in model.model_fields.items()]
+        signature = inspect.Signature([*first, *named, *added], return_annotation=None)
+        function.__signature__ = signature  # type: ignore[attr-defined]
+        function.__annotations__ = {p.name: p.annotation for p in signature.parameters.values()} | {"return": None}
+        return function
+
+    return decorate
+
+
+def _parameter(name: str, field: FieldInfo) -> inspect.Parameter:
+    kind: Any = field.annotation
+    flag = "--" + name.replace("_", "-")
+    flags = f"{flag}/--no-{flag.removeprefix('--')}" if kind is bool else flag
+    option = typer.Option(None, flags, help=_sentence(field), show_default=False, rich_help_panel=PANEL)
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=option, annotation=kind | None)
+
+
+def _sentence(field: FieldInfo) -> str:
+    text = field.description or ""
+    default = "" if field.default is None else f" Default: {str(field.default).lower()}."
+    return f"{text[:1].upper()}{text[1:]}.{default}"

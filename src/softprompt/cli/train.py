@@ -1,0 +1,141 @@
+"""`softprompt train`: learn a prompt, print its report card, keep it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from softprompt.cli.opening import AS_JSON, DEFAULT_BACKBONE, DEVICE, DTYPE, check_output, open_prompt
+from softprompt.cli.output import print_json, size_of
+from softprompt.cli.settings import with_settings
+from softprompt.errors import ConfigError
+from softprompt.progress import say
+from softprompt.training.config import TrainConfig
+
+if TYPE_CHECKING:
+    from softprompt.prompts.soft_prompt import SoftPrompt
+    from softprompt.training.train import TrainResult
+
+
+@with_settings(TrainConfig)
+def train(
+    source: str = typer.Argument(help="A packaged data set, a file, a folder with split files, or a hub id."),
+    text: list[str] | None = typer.Option(None, help="Text column; repeat for several. Default: guessed."),
+    label: str | None = typer.Option(None, help="Label column. Default: guessed."),
+    template: str | None = typer.Option(None, help="Pattern of a row, as '{bos}{soft}Text: {text} Label:'."),
+    words: list[str] | None = typer.Option(None, metavar="LABEL=WORD", help="Words for a label; repeat."),
+    scoring: str = typer.Option("trie", help="How label words are scored: trie or full."),
+    shots: int | None = typer.Option(None, help="Train on this many texts of each label."),
+    max_tokens: int | None = typer.Option(None, help="Longest row in tokens. Default: the backbone's."),
+    backbone: str = typer.Option(DEFAULT_BACKBONE, help="A packaged name, hub id, folder or .gguf file."),
+    device: str | None = DEVICE,
+    dtype: str | None = DTYPE,
+    save: str | None = typer.Option(None, metavar="NAME", help="Keep the prompt in the store under this name."),
+    out: Path | None = typer.Option(None, help="Write the prompt to this .safetensors file."),
+    config: Path | None = typer.Option(None, help="YAML file of settings; flags come on top."),
+    run: Path | None = typer.Option(None, help="Folder for measurements and checkpoints. Default: under the home."),
+    resume: bool = typer.Option(False, "--resume", help="Go on from the run's last checkpoint."),
+    as_json: bool = AS_JSON,
+    **settings: Any,
+) -> None:
+    """Teach a frozen backbone a task: learn a soft prompt, and say honestly how good it is.
+
+    Example: softprompt train reviews.csv --text review --label sentiment --save sentiment
+    """
+    chosen = TrainConfig.read(config, **settings)
+    start = _start(chosen)
+    _check_places(save, out)
+    from softprompt.tasks.load import load_task
+
+    task = load_task(
+        source, text=text or None, label=label, template=template, words=pairs("words", words),
+        scoring=scoring, shots=shots, seed=chosen.seed, max_tokens=max_tokens,  # type: ignore[arg-type]
+    )  # fmt: skip
+    say(task.describe())
+    from softprompt.backbones.backbone import load_backbone
+    from softprompt.training.train import train as learn
+
+    frozen = load_backbone(backbone, device=device, dtype=dtype)
+    try:
+        result = learn(frozen, task, chosen, run=run, resume=resume, start=start)
+    except KeyboardInterrupt:
+        say("training has stopped and its last step is safe: the same command with --resume goes on from there")
+        raise
+    _show(result, _keep(result, save, out), as_json=as_json)
+
+
+def pairs(option: str, given: list[str] | None) -> dict[str, str]:
+    """Read `name=value` as often as it was given.
+
+    Raises:
+        ConfigError: one of them has no `=`, or no name in front of it.
+
+    >>> pairs("words", ["pos=good", "neg=not good"])
+    {'pos': 'good', 'neg': 'not good'}
+    """
+    found = {}
+    for pair in given or ():
+        name, sign, value = pair.partition("=")
+        if not sign or not name.strip():
+            raise ConfigError(f"--{option} is `{pair}`; write it as name=value")
+        found[name.strip()] = value
+    return found
+
+
+def _start(config: TrainConfig) -> SoftPrompt | None:
+    """The prompt that training starts from, where the settings name one."""
+    if config.init_prompt is None:
+        return None
+    if config.init != "prompt":
+        raise ConfigError(f"init_prompt is `{config.init_prompt}`, but init is `{config.init}`; set init to `prompt`")
+    return open_prompt(config.init_prompt).prompt
+
+
+def _check_places(save: str | None, out: Path | None) -> None:
+    """Refuse before training what would be refused after it."""
+    from softprompt.store.layout import check_name
+
+    if save is not None:
+        check_name("prompt", save)
+    if out is not None:
+        check_output(out)
+
+
+def _keep(result: TrainResult, save: str | None, out: Path | None) -> Mapping[str, str]:
+    """Put the prompt where it was asked to be, and into the run's folder in any case: kind of place to place."""
+    kept = {"run": str(result.run / "prompt.safetensors")}
+    result.prompt.save(kept["run"])
+    if out is not None:
+        result.prompt.save(out)
+        kept["file"] = str(out)
+    if save is not None:
+        kept["store"] = store(result, save)
+    return kept
+
+
+def store(result: TrainResult, name: str) -> str:
+    """Put a trained prompt into the store, its report card beside it, and return its version as `name@v1`."""
+    from softprompt.store.store import PromptStore
+
+    there = PromptStore()
+    version = there.put(result.prompt, name)
+    if result.report is not None:
+        there.add_evaluation(result.prompt.digest, "report", result.report.to_json())
+    return str(version)
+
+
+def _show(result: TrainResult, kept: Mapping[str, str], *, as_json: bool) -> None:
+    size = len(result.prompt.to_bytes())
+    if as_json:
+        about = {"digest": result.prompt.digest, "bytes": size, "virtual_tokens": result.prompt.length}
+        report = None if result.report is None else result.report.to_json()
+        print_json({"prompt": about, "kept": dict(kept), "run": str(result.run), "report": report})
+        return
+    if result.report is not None:
+        print(f"{result.report}\n")
+    place = kept.get("store") or kept.get("file") or kept["run"]
+    print(f"kept as {place}: {result.prompt.length} virtual tokens, {size_of(size)}; measurements in {result.run}")
+    print(f'try: softprompt run {kept.get("store", place).partition("@")[0]} "some text"')

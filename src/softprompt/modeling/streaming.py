@@ -1,0 +1,114 @@
+"""Answers for more rows than fit in memory: a chunk at a time, every prompt in the same batches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import NamedTuple
+
+from softprompt.errors import ConfigError, DataError
+from softprompt.modeling.answers import Answer
+from softprompt.modeling.prompted_model import PromptedModel
+from softprompt.prompts.soft_prompt import SoftPrompt
+
+CHUNK = 256
+"""Rows read, answered and handed on together."""
+
+
+@dataclass(frozen=True, eq=False)
+class Asked:
+    """A prompt that every row is put before, and where in a row it finds what its template asks for.
+
+    Attributes:
+        name: what its answers are called.
+        prompt: the prompt.
+        columns: the row's column for each field that varies from row to row.
+        constants: the value of each field that is the same for all rows.
+    """
+
+    name: str
+    prompt: SoftPrompt
+    columns: Mapping[str, str]
+    constants: Mapping[str, str]
+
+    @classmethod
+    def of(
+        cls, name: str, prompt: SoftPrompt, *, column: str | None = None, constants: Mapping[str, str] | None = None
+    ) -> Asked:
+        """Find the columns of a prompt's fields: each is called like its field, unless `column` says otherwise.
+
+        Args:
+            name: what its answers are called.
+            prompt: the prompt.
+            column: the column of its one field that is no constant.
+            constants: values by field; fields that the template does not have are ignored.
+
+        Raises:
+            ConfigError: `column` is given and the template has not exactly one field that is no constant.
+        """
+        given = constants or {}
+        fields = prompt.template.fields
+        fixed = {field: given[field] for field in fields if field in given}
+        varying = [field for field in fields if field not in fixed]
+        if column is None:
+            return cls(name, prompt, {field: field for field in varying}, fixed)
+        if len(varying) != 1:
+            names = ", ".join(f"`{field}`" for field in varying) or "nothing more"
+            raise ConfigError(
+                f"`{name}` asks for {names}, which one text cannot fill; "
+                "give rows with those columns, or name the values: --field name=value"
+            )
+        return cls(name, prompt, {varying[0]: column}, fixed)
+
+    def fields(self, row: Mapping[str, str]) -> dict[str, str]:
+        """Return what the template asks for, out of a row.
+
+        Raises:
+            DataError: the row lacks a column.
+        """
+        missing = next((column for column in self.columns.values() if column not in row), None)
+        if missing is not None:
+            there = ", ".join(f"`{column}`" for column in row) or "nothing"
+            raise DataError(
+                f"`{self.name}` asks for `{missing}` in each row, and a row has {there}; add it to every row"
+            )
+        return {**{field: row[column] for field, column in self.columns.items()}, **self.constants}
+
+
+class Answered(NamedTuple):
+    """A row with the answer of each prompt, in the order in which the prompts were given."""
+
+    row: Mapping[str, str]
+    answers: tuple[Answer, ...]
+
+
+def answer_stream(
+    model: PromptedModel,
+    rows: Iterable[Mapping[str, str]],
+    asked: Sequence[Asked],
+    *,
+    chunk: int = CHUNK,
+    allow_other_weights: bool = False,
+) -> Iterator[list[Answered]]:
+    """Yield the rows in their order, each with every prompt's answer, a chunk at a time and in constant memory.
+
+    Args:
+        model: the frozen backbone.
+        rows: each with the columns that `asked` names.
+        asked: the prompts, at least one.
+        chunk: rows answered together, at least 1.
+        allow_other_weights: accept prompts trained on other weights of this architecture.
+
+    Raises:
+        IncompatiblePromptError: a prompt was trained on another backbone.
+        DataError: a row lacks a column.
+        TemplateError: a row leaves nothing to read an answer from.
+    """
+    coming = iter(rows)
+    prompts = [each.prompt for each in asked]
+    while part := list(islice(coming, chunk)):
+        views = [each.fields(row) for row in part for each in asked]
+        found = model.score(views, prompts * len(part), allow_other_weights=allow_other_weights)
+        width = len(asked)
+        yield [Answered(row, tuple(found[i * width : (i + 1) * width])) for i, row in enumerate(part)]

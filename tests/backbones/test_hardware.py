@@ -1,0 +1,69 @@
+"""Device and dtype: chosen from the machine, unless asked."""
+
+import re
+
+import pytest
+import torch
+
+from softprompt.backbones import hardware
+from softprompt.backbones.backbone import load_backbone
+from softprompt.errors import ConfigError, UnknownNameError
+
+CPU = torch.device("cpu")
+
+
+def test_the_gpu_if_there_is_one(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert hardware.choose_device() == torch.device("cuda")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert hardware.choose_device() == CPU
+
+
+@pytest.mark.parametrize(
+    ("asked", "text"),
+    [
+        ("gpu", "device `gpu` is none; use `cpu`, `cuda` or `cuda:N`"),
+        ("mps", "device `mps` is not supported; use `cpu`, `cuda` or `cuda:N`"),
+        ("cuda:7", "device `cuda:7` was asked for, but torch sees 1 CUDA devices here; use `cpu`"),
+    ],
+)
+def test_devices_that_are_not_there(monkeypatch, asked, text):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with pytest.raises(ConfigError, match=re.escape(text)):
+        hardware.choose_device(asked)
+
+
+def test_a_device_that_is_there(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert hardware.choose_device("cuda:1") == torch.device("cuda", 1)
+    assert hardware.choose_device("cuda") == torch.device("cuda")
+
+
+@pytest.mark.parametrize("able", ["avx512_bf16", "amx_bf16", "bf16"])
+def test_bf16_where_the_cpu_computes_in_it(monkeypatch, able):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {able: True, "avx2": True})
+    assert hardware.choose_dtype(None, CPU) == torch.bfloat16
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {able: False, "avx2": True})
+    assert hardware.choose_dtype(None, CPU) == torch.float32
+
+
+def test_bf16_where_the_gpu_computes_in_it(monkeypatch):
+    for able, dtype in ((True, torch.bfloat16), (False, torch.float32)):
+        monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation, able=able: able)
+        assert hardware.choose_dtype(None, torch.device("cuda")) == dtype
+
+
+def test_a_dtype_may_be_asked_for():
+    for asked, dtype in (
+        ("bf16", torch.bfloat16),
+        ("bfloat16", torch.bfloat16),
+        ("fp32", torch.float32),
+        ("float32", torch.float32),
+    ):
+        assert hardware.choose_dtype(asked, CPU) == dtype
+
+
+def test_a_dtype_that_is_not_served(save, tmp_path):
+    save(tmp_path)
+    with pytest.raises(UnknownNameError, match="unknown dtype `fp16`; did you mean `bf16`"):
+        load_backbone(tmp_path, dtype="fp16")

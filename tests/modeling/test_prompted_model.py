@@ -1,0 +1,79 @@
+"""What the meeting point refuses, reports and remembers; the families have their own suite."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from softprompt.errors import ConfigError, IncompatiblePromptError, TemplateError
+from softprompt.modeling.prompted_model import PromptedModel
+from softprompt.tasks.readout import LabelWords
+from softprompt.tasks.template import Template
+from softprompt.testing.conformance import prompt, rows
+from softprompt.testing.tiny import tiny_backbone
+
+BACKBONE = tiny_backbone("llama")
+
+
+def test_one_prompt_for_all_or_one_for_each():
+    with pytest.raises(ConfigError, match="3 rows and 2 prompts"):
+        PromptedModel(BACKBONE).score(rows(3), [prompt(BACKBONE, 2)] * 2)
+
+
+def test_a_prompt_of_another_backbone_is_refused():
+    other = tiny_backbone("gpt2")
+    with pytest.raises(IncompatiblePromptError):
+        PromptedModel(BACKBONE).score(rows(1), prompt(other, 2))
+
+
+def test_other_weights_are_refused_unless_allowed():
+    sister = prompt(tiny_backbone("llama", seed=1), 2)
+    with pytest.raises(IncompatiblePromptError, match="allow"):
+        PromptedModel(BACKBONE).score(rows(1), sister)
+    assert PromptedModel(BACKBONE).score(rows(1), sister, allow_other_weights=True)
+
+
+def test_a_prompt_that_does_not_fit_is_refused():
+    with pytest.raises(TemplateError, match="use fewer virtual tokens"):
+        PromptedModel(BACKBONE).score(rows(1), prompt(BACKBONE, 300))
+
+
+def test_text_longer_than_the_model_is_cut_and_counted():
+    long = {"text": "good " * 500}
+    answer = PromptedModel(BACKBONE).score([long], prompt(BACKBONE, 5))[0]
+    assert answer.cut > 200
+    assert sum(answer.probabilities.values()) == pytest.approx(1)
+
+
+def test_temperature_and_abstention():
+    plain = prompt(BACKBONE, 5)
+    sharp, unsure = replace(plain, temperature=0.1), replace(plain, temperature=20.0, abstain=0.9)
+    model = PromptedModel(BACKBONE)
+    one, two, three = (model.score(rows(1), p)[0] for p in (plain, sharp, unsure))
+    assert one.label == two.label == three.label
+    assert two.probability > one.probability > three.probability
+    assert three.abstained
+    assert not one.abstained
+
+
+def test_empty_input_gives_no_answers():
+    assert PromptedModel(BACKBONE).score([], prompt(BACKBONE, 2)) == []
+
+
+def test_a_prefix_is_run_once_for_all_calls():
+    backbone = tiny_backbone("llama")
+    calls = []
+    inner = backbone.run
+    backbone.run = lambda embeddings, **k: calls.append(embeddings.shape) or inner(embeddings, **k)
+    model = PromptedModel(backbone)
+    for _ in range(3):
+        model.score(rows(2), prompt(backbone, 7))
+    assert [shape[0] for shape in calls] == [1, 2, 2, 2]  # the prefix once, then each call's rows
+
+
+def test_bare_scoring_uses_no_virtual_tokens():
+    model = PromptedModel(BACKBONE)
+    scores = model.score_labels(rows(3), model.bare(Template("{text} is"), LabelWords.from_labels(["good", "bad"])))
+    assert scores.log_probabilities.shape == (3, 2)
+    assert scores.hidden.shape == (3, BACKBONE.embedding_size)
+    assert torch.allclose(scores.log_probabilities.exp().sum(1), torch.ones(3))
