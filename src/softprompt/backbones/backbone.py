@@ -212,7 +212,7 @@ def load_backbone(
         device: `cpu`, `cuda` or `cuda:N`; None: the GPU if there is one.
         dtype: `bf16` or `fp32`; None: bf16 where the hardware computes in it.
         revision: a branch, tag or commit of a hub id.
-        attention: `sdpa` or `eager`; None: the family's.
+        attention: `grouped`, `sdpa` or `eager`; None: the fastest for the family and the device.
 
     Raises:
         BackboneError: the source cannot be found, read or downloaded.

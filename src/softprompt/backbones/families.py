@@ -27,24 +27,21 @@ class Family:
         model_type: transformers' name of it, as written in `config.json`.
         title: how people call it.
         positions: where a position comes from: `rope` and `learned` read `position_ids`, `alibi` reads the mask.
-        attention: the implementation used unless one is asked for.
-        attentions: every implementation that gives this family's own result.
+        attentions: every implementation of attention that gives this family's own result, the fastest on a CPU first.
         embedding_scale: who scales embedded tokens; `module`: the embedding module does, nothing is multiplied by hand.
     """
 
     model_type: str
     title: str
     positions: Positions = "rope"
-    attention: str = "sdpa"
-    attentions: tuple[str, ...] = ("sdpa", "eager")
+    attentions: tuple[str, ...] = ("grouped", "sdpa", "eager")
     embedding_scale: str = "module"
 
 
-_EAGER: dict[str, Any] = {"attention": "eager", "attentions": ("eager",)}
 FAMILIES: Mapping[str, Family] = {
     family.model_type: family
     for family in (
-        Family("gemma2", "Gemma 2", **_EAGER),  # sdpa has no soft cap on attention scores
+        Family("gemma2", "Gemma 2", attentions=("eager",)),  # the others have no soft cap on attention scores
         Family("gemma3_text", "Gemma 3"),
         Family("llama", "Llama"),
         Family("qwen2", "Qwen 2"),
@@ -54,8 +51,8 @@ FAMILIES: Mapping[str, Family] = {
         Family("gpt2", "GPT-2", positions="learned"),
         Family("gpt_neox", "GPT-NeoX"),
         Family("opt", "OPT", positions="learned"),
-        Family("bloom", "Bloom", positions="alibi", **_EAGER),  # no sdpa in transformers
-        Family("falcon", "Falcon"),  # ALiBi where the checkpoint says so
+        Family("bloom", "Bloom", positions="alibi", attentions=("eager",)),  # no other in transformers
+        Family("falcon", "Falcon", attentions=("sdpa", "eager")),  # ALiBi where the checkpoint says so
     )
 }
 

@@ -10,11 +10,12 @@ from typing import Any
 
 import torch
 
+from softprompt.backbones.attention import choose_attention
 from softprompt.backbones.digests import remembered
-from softprompt.backbones.families import Family, family_of
+from softprompt.backbones.families import family_of
 from softprompt.backbones.fingerprint import weights_digest
 from softprompt.backbones.quiet import quiet_transformers
-from softprompt.errors import BackboneError, ConfigError, UnsupportedBackboneError
+from softprompt.errors import BackboneError, UnsupportedBackboneError
 
 # One version of the weights digest; a change of its rule must not meet digests of the old one in the cache.
 _WEIGHTS_RULE = "weights/1"
@@ -72,7 +73,7 @@ def read_folder(folder: Path, name: str, *, device: torch.device, dtype: torch.d
         name: what the user asked for, for the messages.
         device: where the weights go.
         dtype: the compute dtype.
-        attention: an attention implementation; None: the family's.
+        attention: `grouped`, `sdpa` or `eager`; None: the fastest for the family and the device.
 
     Raises:
         BackboneError: a file is missing or damaged.
@@ -80,27 +81,13 @@ def read_folder(folder: Path, name: str, *, device: torch.device, dtype: torch.d
         UnsupportedBackboneError: the family is not served.
     """
     family = family_of(read_config(folder, name), name)
-    implementation = choose_attention(family, attention)
+    implementation = choose_attention(family, attention, device.type)
     files = tuple(sorted(folder.glob("*.safetensors")))
     if not files:
         raise BackboneError(f"`{name}` holds no .safetensors weights; convert them (softprompt reads no pickled files)")
     with quiet_transformers():
         model = _model(folder, name, dtype, implementation)
         return Parts(model.to(device), _tokenizer(folder, name), files)
-
-
-def choose_attention(family: Family, asked: str | None) -> str:
-    """Return the attention implementation asked for, else the family's own.
-
-    Raises:
-        ConfigError: the family does not compute the same with it.
-    """
-    if asked is None:
-        return family.attention
-    if asked not in family.attentions:
-        known = ", ".join(f"`{kind}`" for kind in family.attentions)
-        raise ConfigError(f"attention `{asked}` was asked for, but {family.title} is served with {known} only")
-    return asked
 
 
 def _model(folder: Path, name: str, dtype: torch.dtype, attention: str) -> Any:

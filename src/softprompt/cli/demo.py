@@ -14,6 +14,7 @@ import typer
 from softprompt.cli.opening import DEFAULT_BACKBONE, check_output
 from softprompt.cli.output import answer_table, size_of
 from softprompt.cli.train import store
+from softprompt.errors import TrainingError
 from softprompt.home import runs_dir
 from softprompt.progress import say
 
@@ -50,7 +51,7 @@ class Phases:
     @contextmanager
     def phase(self, title: str) -> Iterator[None]:
         """Run one part under its title."""
-        say(f"\n== {title}")
+        print(f"\n== {title}", flush=True)
         began = time.monotonic()
         yield
         self.seconds[title] = time.monotonic() - began
@@ -62,7 +63,9 @@ class Phases:
 
 def demo(
     backbone: str = typer.Option(DEFAULT_BACKBONE, help="A packaged name, hub id, folder or .gguf file."),
-    steps: int | None = typer.Option(None, min=1, help=f"Optimizer steps for each prompt. Default: {SETTINGS['steps']}."),
+    steps: int | None = typer.Option(
+        None, min=1, help=f"Optimizer steps for each prompt. Default: {SETTINGS['steps']}."
+    ),
     quick: bool = typer.Option(False, "--quick", help="Almost no training: only to see that everything works."),
     picture: Path = typer.Option(Path("demo.png"), help="Where the picture of the training goes."),
 ) -> None:
@@ -84,7 +87,7 @@ def demo(
     for name, task in tasks.items():
         with phases.phase(f"{name}: a soft prompt for `{task.name}`, the backbone frozen"):
             results[name] = _learn(frozen, task, name, settings)
-            print(f"\n{results[name].report}\n")
+            print(f"\n{results[name].report}", flush=True)
     with phases.phase("both prompts, one batch, one resident model"):
         print(_mixed(frozen, results))
     with phases.phase("picture"):
@@ -112,12 +115,11 @@ def _backbone(source: str) -> Backbone:
 def _learn(backbone: Backbone, task: Task, name: str, settings: Mapping[str, Any]) -> TrainResult:
     """Train one prompt and put it into the store; a demo that was interrupted goes on where it was."""
     from softprompt.training.runs import RunFolder
-    from softprompt.training.train import train
 
-    run = RunFolder(runs_dir() / f"demo-{name}-{settings['steps']}")
+    run = RunFolder(runs_dir() / f"demo-{name}")
     finished = any(event["event"] == "report" for event in run.events())
     try:
-        result = train(backbone, task, run=run.path, resume=not finished and run.checkpoint.exists(), **settings)
+        result = _train(backbone, task, run.path, settings, resume=not finished and run.checkpoint.exists())
     except KeyboardInterrupt:
         say("the demo has stopped and its last step is safe: the same command goes on from there")
         raise
@@ -125,12 +127,24 @@ def _learn(backbone: Backbone, task: Task, name: str, settings: Mapping[str, Any
     return result
 
 
+def _train(backbone: Backbone, task: Task, run: Path, settings: Mapping[str, Any], *, resume: bool) -> TrainResult:
+    from softprompt.training.train import train
+
+    try:
+        return train(backbone, task, run=run, resume=resume, **settings)
+    except TrainingError as error:
+        if not resume:
+            raise
+        say(f"starting anew: {error}")
+        return train(backbone, task, run=run, **settings)
+
+
 def _mixed(backbone: Backbone, results: Mapping[str, TrainResult]) -> str:
     """Answer every line with every prompt, in one call and so in the same batch."""
     from softprompt.modeling.prompted_model import PromptedModel
 
     prompts = [result.prompt for result in results.values()]
-    rows = [{field: line for field in prompt.template.fields} for line in LINES for prompt in prompts]
+    rows = [dict.fromkeys(prompt.template.fields, line) for line in LINES for prompt in prompts]
     answers = PromptedModel(backbone).score(rows, prompts * len(LINES))
     width = len(prompts)
     each = [answers[i * width : (i + 1) * width] for i in range(len(LINES))]

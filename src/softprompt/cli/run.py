@@ -171,9 +171,7 @@ def _peek(rows: Iterator[Row], source: Source) -> tuple[Row, Iterator[Row]]:
     return first, chain([first], rows)
 
 
-def _begin(
-    out: Path, source: Source, asked: Sequence[Asked], backbone: str | None, dtype: str | None
-) -> AnswerFile:
+def _begin(out: Path, source: Source, asked: Sequence[Asked], backbone: str | None, dtype: str | None) -> AnswerFile:
     """Open the output, and say where it goes on if it does."""
     from softprompt.modeling.answer_file import AnswerFile
 

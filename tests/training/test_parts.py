@@ -1,0 +1,131 @@
+"""Settings, order, schedule, monitors, folders and checkpoints, each by itself."""
+
+import json
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from softprompt.errors import ConfigError, StorageError, TrainingError, UnknownNameError
+from softprompt.training.batches import BatchOrder
+from softprompt.training.checkpoints import Checkpoint, optimizer_tensors, restore_optimizer
+from softprompt.training.config import TrainConfig
+from softprompt.training.monitors import GradientWatch, distance, is_finite, token_norms
+from softprompt.training.runs import RunFolder
+from softprompt.training.schedule import warmup_cosine
+
+
+def test_a_yaml_file_and_arguments_are_the_same_settings(tmp_path):
+    path = tmp_path / "settings.yaml"
+    path.write_text("steps: 70\nlearning_rate: 0.01\n")
+    assert TrainConfig.read(path, steps=None, seed=3) == TrainConfig(steps=70, learning_rate=0.01, seed=3)
+
+
+def test_an_unknown_option_offers_the_nearest():
+    with pytest.raises(UnknownNameError, match="unknown option `learning_rat`; did you mean `learning_rate`"):
+        TrainConfig.read(learning_rat=1)
+
+
+def test_an_option_out_of_range_says_the_rule():
+    with pytest.raises(ConfigError, match="option `steps` is 0: Input should be greater than or equal to 1"):
+        TrainConfig.read(steps=0)
+
+
+@pytest.mark.parametrize("text", ["- a\n", "steps: [\n"])
+def test_a_settings_file_that_is_none(tmp_path, text):
+    path = tmp_path / "bad.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match="settings are written|cannot read the settings"):
+        TrainConfig.read(path)
+
+
+def order(rows, size, seed=0):
+    return BatchOrder(rows, size, seed, encode=lambda i: i % 7, length=lambda row: row)
+
+
+@given(st.integers(1, 90), st.integers(1, 9), st.integers(0, 3))
+def test_every_epoch_sees_every_row_once(rows, size, seed):
+    batches = order(rows, size, seed)
+    for epoch in range(2):
+        steps = range(epoch * batches.batches_per_epoch, (epoch + 1) * batches.batches_per_epoch)
+        assert sorted(i for step in steps for i, _ in batches.at(step)) == list(range(rows))
+
+
+def test_the_order_is_a_function_of_the_step_alone():
+    forward = [order(100, 8).at(step) for step in range(30)]
+    one = order(100, 8)
+    backward = [one.at(step) for step in reversed(range(30))]
+    assert forward == backward[::-1]
+    assert forward != [order(100, 8, seed=1).at(step) for step in range(30)]
+
+
+@given(st.integers(1, 400), st.floats(0, 0.5))
+def test_the_rate_rises_then_falls(steps, warmup):
+    rates = [warmup_cosine(step, steps, warmup) for step in range(steps)]
+    peak = rates.index(max(rates))
+    assert rates[: peak + 1] == sorted(rates[: peak + 1])
+    assert rates[peak:] == sorted(rates[peak:], reverse=True)
+    assert 0 < min(rates) <= max(rates) <= 1
+
+
+def test_a_vanishing_and_an_exploding_token_are_each_said_once():
+    watch = GradientWatch()
+    said = [text for _ in range(30) for text in watch.see([1.0, 1e-9, 1.0, 1e9, 1.0])]
+    assert len(said) == 2
+    assert "the gradient of virtual token 1 vanishes" in said[0]
+    assert "the gradient of virtual token 3 explodes" in said[1]
+    assert GradientWatch(**json.loads(json.dumps(watch.state()))) == watch
+
+
+def test_norms_and_distance():
+    start = torch.tensor([[3.0, 4.0], [0.0, 5.0]])
+    assert token_norms(start) == [5.0, 5.0]
+    assert distance(start * 1.5, start) == pytest.approx(0.5)
+    assert not is_finite(torch.tensor(float("nan")), start)
+    assert not is_finite(torch.tensor(0.0), start / 0)
+
+
+def test_a_run_of_other_settings_is_not_resumed(tmp_path):
+    folder = RunFolder(tmp_path)
+    folder.begin({"seed": 0}, resume=False)
+    with pytest.raises(TrainingError, match="its run had seed = 0, this one has 1"):
+        folder.begin({"seed": 1}, resume=True)
+
+
+def test_a_resumed_run_drops_later_events_and_a_torn_line(tmp_path):
+    folder = RunFolder(tmp_path)
+    folder.begin({}, resume=False)
+    for step in range(1, 6):
+        folder.log({"event": "step", "step": step})
+    with folder.metrics.open("a") as stream:
+        stream.write('{"event": "st')
+    folder.forget_after(3)
+    assert [event["step"] for event in folder.events()] == [1, 2, 3]
+
+
+def test_a_full_disk_while_logging_is_said(tmp_path):
+    folder = RunFolder(tmp_path / "gone")
+    with pytest.raises(StorageError, match="cannot write .*metrics.jsonl"):
+        folder.log({})
+
+
+def test_a_checkpoint_brings_back_the_optimizer(tmp_path):
+    weight = torch.nn.Parameter(torch.ones(3))
+    optimizer = torch.optim.AdamW([weight])
+    weight.sum().backward()
+    optimizer.step()
+    Checkpoint(7, optimizer_tensors(optimizer), {"best": {}}).save(tmp_path / "c")
+    found = Checkpoint.load(tmp_path / "c")
+    fresh = torch.optim.AdamW([weight])
+    restore_optimizer(fresh, found.tensors)
+    assert found.step == 7
+    assert torch.equal(fresh.state[weight]["exp_avg"], optimizer.state[weight]["exp_avg"])
+    assert float(fresh.state[weight]["step"]) == 1
+
+
+def test_a_damaged_checkpoint_is_said(tmp_path):
+    path = tmp_path / "checkpoint.safetensors"
+    path.write_bytes(b"\x00" * 20)
+    with pytest.raises(TrainingError, match="`checkpoint.safetensors` is no checkpoint"):
+        Checkpoint.load(path)

@@ -1,0 +1,169 @@
+"""`train` on a toy task: it learns, reports, repeats itself byte for byte, resumes, and gives up honestly."""
+
+import signal
+
+import pytest
+import torch
+
+from softprompt.errors import ConfigError, TemplateError, TrainingError, UnknownNameError
+from softprompt.modeling.prompted_model import PromptedModel
+from softprompt.tasks.load import load_task
+from softprompt.testing.conformance import prompt
+from softprompt.testing.toy import toy_rows
+from softprompt.training import fitting, trainer
+from softprompt.training.config import TrainConfig
+from softprompt.training.runs import RunFolder
+from softprompt.training.train import train
+
+
+FAST = {"steps": 24, "batch_size": 16, "virtual_tokens": 6, "validate_every": 8, "learning_rate": 0.2, "report": False}
+
+
+@pytest.fixture
+def run(tmp_path):
+    return tmp_path / "run"
+
+
+def test_a_prompt_learns_the_toy_task(backbone, task, run):
+    settings = {"steps": 150, "batch_size": 32, "virtual_tokens": 12, "learning_rate": 0.5, "clip": 10.0, "patience": 20}
+    result = train(backbone, task, run=run, **settings)
+    assert result.report.figures.accuracy > 0.9
+    assert result.prompt.length == 12
+    assert "majority" in str(result.report)
+    assert "hard text" in str(result.report)
+    assert result.prompt.provenance["validation"]["used for"] == "selection"
+    events = RunFolder(run).events()
+    step = next(event for event in events if event["event"] == "step")
+    assert {"loss", "gradient_norm", "token_gradient_norms", "distance", "examples_per_second", "padding"} <= set(step)
+    assert len(step["token_gradient_norms"]) == 12
+
+
+def test_the_same_settings_give_the_same_bytes(backbone, task, tmp_path):
+    one, two = (train(backbone, task, run=tmp_path / name, **FAST).prompt for name in ("a", "b"))
+    other = train(backbone, task, run=tmp_path / "c", **FAST, seed=1).prompt
+    assert one.to_bytes() == two.to_bytes()
+    assert one.digest != other.digest
+
+
+def test_only_the_prompt_moves(backbone, task, run):
+    before = [parameter.clone() for parameter in backbone.model.parameters()]
+    train(backbone, task, run=run, **FAST)
+    assert all(torch.equal(a, b) for a, b in zip(before, backbone.model.parameters(), strict=True))
+    assert not backbone.model.training
+
+
+@pytest.mark.parametrize("stop_at", [1, 7, 8, 13])
+def test_an_interrupted_run_resumes_to_the_same_bytes(backbone, task, tmp_path, monkeypatch, stop_at):
+    whole = train(backbone, task, run=tmp_path / "whole", **FAST).prompt
+    _interrupt_after(monkeypatch, stop_at)
+    with pytest.raises(KeyboardInterrupt):
+        train(backbone, task, run=tmp_path / "parts", **FAST)
+    monkeypatch.undo()
+    resumed = train(backbone, task, run=tmp_path / "parts", resume=True, **FAST).prompt
+    assert resumed.to_bytes() == whole.to_bytes()
+    steps = [e["step"] for e in RunFolder(tmp_path / "parts").events() if e["event"] == "step"]
+    assert steps == list(range(1, 25))
+
+
+def test_a_finished_run_resumes_to_its_own_end(backbone, task, run):
+    first = train(backbone, task, run=run, **FAST).prompt
+    assert train(backbone, task, run=run, resume=True, **FAST).prompt.to_bytes() == first.to_bytes()
+
+
+def test_resuming_with_other_settings_is_refused(backbone, task, run):
+    train(backbone, task, run=run, **FAST)
+    with pytest.raises(TrainingError, match="cannot resume"):
+        train(backbone, task, run=run, resume=True, **{**FAST, "steps": 30})
+
+
+def test_starting_anew_beside_a_checkpoint_is_said(backbone, task, run, capsys):
+    for _ in range(2):
+        train(backbone, task, run=run, **FAST)
+    assert "starting anew" in capsys.readouterr().err
+
+
+def test_a_loss_that_is_no_number_keeps_the_best(backbone, task, run, monkeypatch, capsys):
+    _poison_after(monkeypatch, 12)
+    result = train(backbone, task, run=run, **FAST)
+    assert result.fit.step == 8
+    assert result.fit.stopped == "the loss was not finite at step 13"
+    assert "the best so far (step 8) is kept" in capsys.readouterr().err
+    assert torch.isfinite(result.prompt.tensors["input"]).all()
+
+
+def test_a_loss_that_never_was_a_number_is_an_error(backbone, task, run, monkeypatch):
+    _poison_after(monkeypatch, 0)
+    with pytest.raises(TrainingError, match="not finite at step 1, before any validation; lower the learning rate"):
+        train(backbone, task, run=run, **FAST)
+
+
+def test_early_stopping(backbone, task, run):
+    result = train(backbone, task, run=run, **{**FAST, "learning_rate": 1e-9, "steps": 400, "patience": 2})
+    assert result.fit.steps < 400
+    assert "has not improved for 2 validations" in result.fit.stopped
+
+
+def test_few_rows_are_cross_fitted(backbone, run):
+    task = load_task(toy_rows(40), name="few")
+    result = train(backbone, task, run=run, **{**FAST, "steps": 4, "report": True})
+    assert "Cross-fitted: each of the 40 rows was scored by a prompt that was trained without it" in str(result.report)
+    assert result.report.figures.rows == 40
+
+
+@pytest.mark.parametrize("init", ["text", "labels", "vocabulary", "random"])
+def test_every_start(backbone, task, run, init):
+    result = train(backbone, task, run=run, **{**FAST, "steps": 2, "init": init})
+    assert result.prompt.provenance["init"]
+
+
+def test_starting_from_another_prompt(backbone, task, run):
+    parent = prompt(backbone, 6)
+    with pytest.raises(ConfigError, match="no prompt was given"):
+        train(backbone, task, run=run, **{**FAST, "init": "prompt"})
+    result = train(backbone, task, run=run, start=parent, **{**FAST, "init": "prompt"})
+    assert result.prompt.provenance["parent"] == parent.digest
+
+
+def test_abstaining_from_unsure_rows(backbone, task, run):
+    result = train(backbone, task, run=run, **FAST, abstain_accuracy=0.5)
+    assert result.prompt.abstain is not None
+
+
+def test_unknown_options_and_prompts_that_do_not_fit(backbone, task, run):
+    with pytest.raises(UnknownNameError, match="did you mean `steps`"):
+        train(backbone, task, run=run, stepz=3)
+    with pytest.raises(TemplateError, match="use fewer virtual tokens"):
+        train(backbone, task, run=run, **{**FAST, "virtual_tokens": 400})
+
+
+def test_other_placements_train_too(backbone, run):
+    splits = {name: toy_rows(60, seed) for seed, name in enumerate(("train", "validation", "test"))}
+    task = load_task(splits, name="toy", text="text", label="label", template="{bos}{text}{soft}\nLabel:")
+    result = train(backbone, task, run=run, **FAST)
+    assert result.prompt.template.placement == "suffix"
+
+
+def test_few_validation_rows_do_not_choose_on_noise(backbone, task, tmp_path):
+    config = TrainConfig(**FAST)
+    model = PromptedModel(backbone)
+    parts = fitting.Parts(task.rows("train"), task.rows("validation")[:10])
+    fitted = fitting.fit(model, task, parts, config, RunFolder(tmp_path), {})
+    assert fitted.fit.step in (8, 16, 24)
+
+
+def _interrupt_after(monkeypatch, steps):
+    """Deliver Ctrl-C while step `steps` is under way."""
+    step = trainer.Trainer._step
+
+    def interrupted(self, number):
+        if number + 1 == steps:
+            signal.raise_signal(signal.SIGINT)
+        return step(self, number)
+
+    monkeypatch.setattr(trainer.Trainer, "_step", interrupted)
+
+
+def _poison_after(monkeypatch, steps):
+    """Make the loss no number from the step after `steps` on."""
+    step = trainer.Trainer._step
+    monkeypatch.setattr(trainer.Trainer, "_step", lambda self, n: None if n >= steps else step(self, n))
