@@ -99,12 +99,14 @@ class Peft:
 
     def __init__(self, backbone: Backbone, task: Task, ours: Ours) -> None:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+            warnings.simplefilter("ignore")  # PEFT calls what transformers means to rename
             import peft
 
-        count = len(ours.start)
-        config = peft.PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=count, prompt_tuning_init="RANDOM")
-        self.model = peft.get_peft_model(backbone.model, config).eval()  # no dropout, on either side
+            count = len(ours.start)
+            config = peft.PromptTuningConfig(
+                task_type="CAUSAL_LM", num_virtual_tokens=count, prompt_tuning_init="RANDOM"
+            )
+            self.model = peft.get_peft_model(backbone.model, config).eval()  # no dropout, on either side
         (self._prompt,) = [p for p in self.model.parameters() if p.requires_grad]
         self._prompt.data.copy_(ours.start)
         self._optimizer = torch.optim.AdamW([self._prompt], lr=1e-3)

@@ -11,7 +11,9 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from softprompt.backbones import backbone as loading
+from softprompt.backbones.encoder import SentenceEncoder
 from softprompt.cli.app import app
+from softprompt.errors import MissingExtraError
 from softprompt.prompts.soft_prompt import SoftPrompt
 from softprompt.store.store import PromptStore
 from softprompt.tasks.readout import LabelWords
@@ -19,6 +21,7 @@ from softprompt.tasks.template import Template
 from softprompt.testing.tiny import tiny_backbone
 
 Call = Callable[..., Result]
+REAL = loading.load_backbone
 
 NAMES = {"gemma-3-270m": ("gemma3", 0), "org/retrained": ("gemma3", 1), "org/other": ("gpt2", 0)}
 WORDS = {"pos": ("good", "great", "wonderful", "warm"), "neg": ("bad", "awful", "dull", "worse")}
@@ -35,9 +38,8 @@ def tiny(name: str) -> Any:
 @pytest.fixture(autouse=True)
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty home, a folder of the test's own, and tiny backbones under the names of large ones."""
-    real = loading.load_backbone
     monkeypatch.setattr(
-        loading, "load_backbone", lambda source, **how: tiny(source) if source in NAMES else real(source, **how)
+        loading, "load_backbone", lambda source, **how: tiny(source) if source in NAMES else REAL(source, **how)
     )
     monkeypatch.setenv("SOFTPROMPT_HOME", str(tmp_path / "home"))
     monkeypatch.chdir(tmp_path)
@@ -110,3 +112,29 @@ def kept(home: Path) -> PromptStore:
     moods = LabelWords.from_labels(["negative", "neutral", "positive"])
     store.put(tiny_prompt(readout=moods, temperature=2.0), "mood")
     return store
+
+
+@pytest.fixture
+def make() -> Callable[..., SoftPrompt]:
+    return tiny_prompt
+
+
+@pytest.fixture
+def csv_of() -> Callable[..., str]:
+    return reviews
+
+
+@pytest.fixture
+def real_backbones(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Names mean what they say again."""
+    monkeypatch.setattr(loading, "load_backbone", REAL)
+
+
+def gone() -> None:
+    raise MissingExtraError('the sentence encoder is not installed: pip install "softprompt[demo]"')
+
+
+@pytest.fixture
+def without_encoder(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reports do without the packaged sentence encoder, which takes its time."""
+    monkeypatch.setattr(SentenceEncoder, "packaged", gone)

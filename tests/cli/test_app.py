@@ -79,7 +79,11 @@ def raising(error):
         (DataError("two\nlines"), 2, "error: two lines\n"),
         (PermissionError(13, "Permission denied", "x.csv"), 2, "error: [Errno 13] Permission denied: 'x.csv'\n"),
         (KeyboardInterrupt(), 130, "interrupted\n"),
-        (ZeroDivisionError("by zero"), 1, "error: ZeroDivisionError: by zero; this should not happen: please report it"),
+        (
+            ZeroDivisionError("by zero"),
+            1,
+            "error: ZeroDivisionError: by zero; this should not happen: please report it",
+        ),
         (BrokenPipeError(32, "Broken pipe"), 1, ""),
         (typer.Exit(3), 3, ""),
     ],
@@ -102,5 +106,5 @@ def test_main_is_what_the_package_installs(monkeypatch, capsys):
 
 def test_a_reader_that_goes_away_is_no_error():
     line = f"{sys.executable} -m softprompt train --help | head -c 1"
-    done = subprocess.run(["bash", "-c", line], capture_output=True, text=True, timeout=60, check=False)  # noqa: S607
+    done = subprocess.run(["bash", "-c", line], capture_output=True, text=True, timeout=60, check=False)
     assert done.stderr == ""

@@ -18,10 +18,6 @@ VALUES = {
 }  # fmt: skip
 
 
-class Stop(Exception):
-    pass
-
-
 @pytest.fixture
 def chosen(monkeypatch):
     """The settings that `train` arrives at, before it does anything."""
@@ -29,7 +25,7 @@ def chosen(monkeypatch):
 
     def stop(config):
         seen.append(config)
-        raise Stop
+        raise KeyboardInterrupt
 
     monkeypatch.setattr("softprompt.cli.train._start", stop)
     return seen

@@ -7,8 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from softprompt.backbones.encoder import SentenceEncoder
-from softprompt.errors import MissingExtraError
 from softprompt.prompts.soft_prompt import SoftPrompt
 from softprompt.store.store import PromptStore
 from softprompt.training import trainer
@@ -17,12 +15,7 @@ SHORT = ["--steps", 4, "--validate-every", 2, "--batch-size", 4, "--virtual-toke
 QUIET = [*SHORT, "--no-report"]
 
 
-def gone():
-    raise MissingExtraError('the sentence encoder is not installed: pip install "softprompt[demo]"')
-
-
-def test_it_prints_the_report_and_keeps_the_prompt_with_it(ok, folder, monkeypatch):
-    monkeypatch.setattr(SentenceEncoder, "packaged", gone)
+def test_it_prints_the_report_and_keeps_the_prompt_with_it(ok, folder, without_encoder):
     shown = ok("train", folder, "--save", "mood", "--out", "mood.safetensors", *SHORT)
     assert shown.startswith("reviews: ")
     assert "Figures are on the 10 test rows as given; they took part in no choice." in shown
@@ -32,6 +25,14 @@ def test_it_prints_the_report_and_keeps_the_prompt_with_it(ok, folder, monkeypat
     assert SoftPrompt.load("mood.safetensors").digest == prompt.digest
     report = PromptStore().evaluations(prompt.digest)["report"]
     assert (report["figures"]["rows"], report["trained"]["digest"]) == (10, prompt.digest)
+
+
+def test_text_longer_than_the_model_is_shortened_and_counted(call, folder, without_encoder):
+    path = folder / "train.csv"
+    path.write_text(path.read_text() + f"99,{'long ' * 400},pos\n")
+    result = call("train", folder, "--steps", 6, "--batch-size", 25, "--validate-every", 6)
+    assert result.exit_code == 0, result.output
+    assert "6 times a training row was shortened to fit" in result.stdout
 
 
 def test_json_says_what_was_made_and_where_it_is(ok, folder, home):

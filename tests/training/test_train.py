@@ -25,7 +25,14 @@ def run(tmp_path):
 
 
 def test_a_prompt_learns_the_toy_task(backbone, task, run):
-    settings = {"steps": 150, "batch_size": 32, "virtual_tokens": 12, "learning_rate": 0.5, "clip": 10.0, "patience": 20}
+    settings = {
+        "steps": 150,
+        "batch_size": 32,
+        "virtual_tokens": 12,
+        "learning_rate": 0.5,
+        "clip": 10.0,
+        "patience": 20,
+    }
     result = train(backbone, task, run=run, **settings)
     assert result.report.figures.accuracy > 0.9
     assert result.prompt.length == 12

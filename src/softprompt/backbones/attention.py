@@ -45,10 +45,10 @@ def choose_attention(family: Family, asked: str | None, device_type: str) -> str
 def _register() -> None:
     """Make `grouped` known to transformers; doing it again changes nothing."""
     from transformers import AttentionInterface, AttentionMaskInterface
-    from transformers.masking_utils import sdpa_mask
+    from transformers.masking_utils import eager_mask
 
     AttentionInterface.register(GROUPED, grouped_attention)
-    AttentionMaskInterface.register(GROUPED, sdpa_mask)
+    AttentionMaskInterface.register(GROUPED, eager_mask)
 
 
 def grouped_attention(
@@ -61,14 +61,14 @@ def grouped_attention(
     dropout: float = 0.0,
     **settings: Any,
 ) -> tuple[Tensor, None]:
-    """Attend with the queries of each group side by side: softmax(scaling · q kᵀ) v, the softmax in fp32.
+    """Attend with the queries of each group side by side: softmax(scaling · q kᵀ) v.
 
     Args:
         module: the attention layer.
         query: [B, heads, T, K].
         key: [B, H, S+T, K]; `heads` is a multiple of H.
         value: [B, H, S+T, K].
-        attention_mask: True where a query sees a column, [B, 1, T, S+T]; None: plainly causal.
+        attention_mask: 0 where a query sees a column, else the least number, [B, 1, T, S+T]; None: plainly causal.
         scaling: of the scores; None: 1/√K.
         dropout: zero here: backbones never train.
         settings: what else the layer tells its attention, the window above all, which the mask already holds.
@@ -82,8 +82,7 @@ def grouped_attention(
         return _fused(module, query, key, value, attention_mask, scaling=scaling, dropout=dropout, **settings)
     queries = (query * (K**-0.5 if scaling is None else scaling)).reshape(B, H, -1, K)
     scores = (queries @ key.transpose(-1, -2)).view(B, H, heads // H, T, columns)
-    scores = scores.masked_fill(~attention_mask[:, :, None], torch.finfo(scores.dtype).min)
-    weights = torch.softmax(scores, dim=-1, dtype=torch.float32).to(query.dtype)
+    weights = torch.softmax(scores + attention_mask[:, :, None], dim=-1)  # computed in fp32, rounded once
     attended = weights.view(B, H, -1, columns) @ value
     return attended.view(B, heads, T, K).transpose(1, 2).contiguous(), None
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -188,11 +188,11 @@ class AnswerFile:
             ) from error
 
 
-def _whole_rows(stream: BinaryIO, *, quoted: bool) -> tuple[int, int]:
-    """Count the whole lines of a file, and the bytes they take; a line end inside quotes is text."""
+def _whole_rows(lines: Iterable[bytes], *, quoted: bool) -> tuple[int, int]:
+    """Count the whole rows among the lines of a file, and the bytes they take; a line end inside quotes is text."""
     rows = end = position = 0
     inside = False
-    for line in stream:
+    for line in lines:
         position += len(line)
         inside ^= quoted and line.count(b'"') % 2 == 1
         if line.endswith(b"\n") and not inside:

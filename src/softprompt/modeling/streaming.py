@@ -88,7 +88,7 @@ def answer_stream(
     rows: Iterable[Mapping[str, str]],
     asked: Sequence[Asked],
     *,
-    chunk: int = CHUNK,
+    chunk: int | None = None,
     allow_other_weights: bool = False,
 ) -> Iterator[list[Answered]]:
     """Yield the rows in their order, each with every prompt's answer, a chunk at a time and in constant memory.
@@ -97,7 +97,7 @@ def answer_stream(
         model: the frozen backbone.
         rows: each with the columns that `asked` names.
         asked: the prompts, at least one.
-        chunk: rows answered together, at least 1.
+        chunk: rows answered together, at least 1; by default 256.
         allow_other_weights: accept prompts trained on other weights of this architecture.
 
     Raises:
@@ -107,7 +107,7 @@ def answer_stream(
     """
     coming = iter(rows)
     prompts = [each.prompt for each in asked]
-    while part := list(islice(coming, chunk)):
+    while part := list(islice(coming, chunk or CHUNK)):
         views = [each.fields(row) for row in part for each in asked]
         found = model.score(views, prompts * len(part), allow_other_weights=allow_other_weights)
         width = len(asked)
