@@ -39,13 +39,13 @@ RUNS = (
 SECONDS = 300
 
 
-def one(data: str, seed: int, words: Mapping[str, str] | None, options: Mapping[str, Any], **setting: Any) -> Any:
+def one(name: str, seed: int, words: Mapping[str, str] | None, options: Mapping[str, Any], **setting: Any) -> Any:
     """Train once and return the report card; runs in a process of its own."""
     from softprompt.training.train import train
 
     chosen = Setting(**setting)
     with tempfile.TemporaryDirectory() as folder:
-        task = task_of(chosen, data, seed=seed, words=words)
+        task = task_of(chosen, name, seed=seed, words=words)
         result = train(backbone_of(chosen), task, run=folder, seed=seed, **options)
     assert result.report is not None
     return {
@@ -77,7 +77,7 @@ _COLUMNS = [
 def _timed(setting: Setting, run: Run, seed: int) -> dict[str, Any]:
     options = setting.pick({}, {"steps": 3, "test_rows": 40, "probe_rows": 40, "validation_rows": 40})
     began = time.monotonic()
-    made = call("accuracy", "one", **setting.plain(data=run.data, seed=seed, words=run.words, options=options))
+    made = call("accuracy", "one", **setting.plain(name=run.data, seed=seed, words=run.words, options=options))
     return {"seed": seed, "seconds": time.monotonic() - began, **made}
 
 

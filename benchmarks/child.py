@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
+from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+NO_MEMORY = 137
+"""Our exit code when an allocation was refused; SIGKILL is what Linux sends where it promised too much."""
+
 
 class ChildError(RuntimeError):
-    """The process ended without a result; most often the machine had no memory left for it."""
+    """The process ended without a result."""
+
+
+class OutOfMemoryError(ChildError):
+    """The machine had no memory left for the process."""
 
 
 def call(module: str, function: str, **arguments: Any) -> Any:
@@ -19,14 +28,27 @@ def call(module: str, function: str, **arguments: Any) -> Any:
     command = [sys.executable, str(Path(__file__)), module, function]
     done = subprocess.run(command, input=json.dumps(arguments), stdout=subprocess.PIPE, text=True, check=False)
     if done.returncode:
-        raise ChildError(f"{module}.{function} ended with code {done.returncode}")
+        kind = OutOfMemoryError if done.returncode in (-signal.SIGKILL, NO_MEMORY) else ChildError
+        raise kind(f"{module}.{function} ended with code {done.returncode}")
     return json.loads(done.stdout.splitlines()[-1])
 
 
 def main() -> None:
+    _offer_itself()
     module, function = sys.argv[1:]
-    found = getattr(import_module(module), function)(**json.load(sys.stdin))
+    try:
+        found = getattr(import_module(module), function)(**json.load(sys.stdin))
+    except RuntimeError as error:
+        if "allocate memory" not in str(error):
+            raise
+        sys.exit(NO_MEMORY)
     print("\n" + json.dumps(found))
+
+
+def _offer_itself() -> None:
+    """Where memory runs out, Linux is to end this process and no other."""
+    with suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")
 
 
 if __name__ == "__main__":

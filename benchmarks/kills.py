@@ -19,8 +19,8 @@ from subjects import GPT2, PACKAGED, TINY, Setting
 
 KILLS, CHECKPOINTS = 10, (1, 2, 3)
 
-PROCEDURE = """`softprompt train` runs as a child process. Once it has logged a new step, it gets SIGKILL after a random
-part of a few steps' time, and is started again with `--resume`; after ten kills it is left to end. The prompt's file is
+PROCEDURE = """`softprompt train` runs as a child process. Once its log has moved, it gets SIGKILL after a random part
+of a few steps' time, and is started again with `--resume`; after ten kills it is left to end. The prompt's file is
 compared, byte for byte, with that of a run of the same command that nothing disturbed."""
 
 
@@ -58,7 +58,7 @@ class Training:
         return time.monotonic() - began
 
     def kill_once(self, chance: random.Random, pause: float) -> int | None:
-        """Start, wait for a new step, and kill a random while later; None if it had ended by then."""
+        """Start, wait until its log moves, and kill a random while later; None if it had ended by then."""
         metrics = self.folder / "run" / "metrics.jsonl"
         child = self.start(resume=True)
         before = _modified(metrics)

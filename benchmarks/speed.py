@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from cases import BARE, DOCUMENTED, LABEL_POSITIONS, OURS
-from child import ChildError, call
+from child import OutOfMemoryError, call
 from results import Result, Table
 from rounds import median_ratio
 from subjects import GPT2, Setting
@@ -29,7 +29,7 @@ the median of the ratios of the rounds. Each process is fresh. Dropout is off on
 
 
 def speed(setting: Setting) -> Result:
-    subjects = [setting, replace(setting, backbone=setting.pick(GPT2, GPT2))]
+    subjects = [setting, replace(setting, backbone=GPT2)]
     training = {s.backbone: {P: _training(s, P) for P in LENGTHS} for s in subjects}
     growth = call(
         "cases", "growth", **setting.plain(lengths=[*LENGTHS], rounds=setting.pick(9, 2), steps=setting.pick(4, 1))
@@ -57,14 +57,14 @@ def _training(setting: Setting, virtual_tokens: int) -> dict[str, Any]:
     asked = setting.plain(virtual_tokens=virtual_tokens, rounds=setting.pick(5, 2), steps=setting.pick(3, 1))
     try:
         return call("cases", "training", **asked)
-    except ChildError as died:
+    except OutOfMemoryError as died:
         return {**call("cases", "training", **asked, without=[DOCUMENTED]), "left out": f"{DOCUMENTED}: {died}"}
 
 
 def _memory(setting: Setting, virtual_tokens: int, side: str) -> dict[str, float] | None:
     try:
         return call("cases", "memory", **setting.plain(virtual_tokens=virtual_tokens, side=side, steps=2))
-    except ChildError:
+    except OutOfMemoryError:
         return None
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import tempfile
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -34,16 +34,16 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     """
     with _said(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
+        part = path.with_name(f".{path.name}.{secrets.token_hex(8)}.part")
         try:
-            with os.fdopen(handle, "wb") as stream:
+            with part.open("xb") as stream:  # not tempfile, whose files only their owner may read
                 yield stream
                 stream.flush()
                 os.fsync(stream.fileno())
-            os.replace(name, path)
+            os.replace(part, path)
             _sync_folder(path.parent)
         except BaseException:
-            Path(name).unlink(missing_ok=True)
+            part.unlink(missing_ok=True)
             raise
 
 

@@ -142,7 +142,7 @@ def test_several_fields_come_from_columns_or_from_the_command_line(call, ok, hom
         ),
         (["--field", "premise=It rains."], "no value for `claim`; give each as --field name=value"),
         (["--field", "premis=It rains."], "unknown field `premis`; did you mean `premise`?"),
-        (["claims.csv"], "has no column `premise`; it has `claim`, the template asks for `premise`, `claim`"),
+        (["claims.csv"], "has no column `premise`; it has `claim`, and each row needs `premise`, `claim`"),
     ]:
         result = call("run", "pair", *words)
         assert result.exit_code == 2

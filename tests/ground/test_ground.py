@@ -49,7 +49,7 @@ def test_a_full_disk_is_one_clear_error(monkeypatch, tmp_path):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(StorageError, match="cannot write .*: No space left on device; nothing was left half-written"):
+    with pytest.raises(StorageError, match=r"cannot write .*: No space left on device; nothing was left half-written"):
         durable.write_text(tmp_path / "file", "text")
     assert os.listdir(tmp_path) == []
 
@@ -58,9 +58,15 @@ def test_no_permission_is_one_clear_error(monkeypatch, tmp_path):
     def refused(*_, **__):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr("tempfile.mkstemp", refused)
+    monkeypatch.setattr("pathlib.Path.open", refused)
     with pytest.raises(StorageError, match="Permission denied"):
         durable.write_text(tmp_path / "file", "text")
+
+
+def test_a_new_file_may_be_read_as_the_umask_says(tmp_path):
+    durable.write_text(tmp_path / "whole", "text")
+    (tmp_path / "plain").write_text("text")
+    assert (tmp_path / "whole").stat().st_mode == (tmp_path / "plain").stat().st_mode
 
 
 def test_progress_prints_lines_when_not_on_a_terminal(capsys):

@@ -25,7 +25,7 @@ def log_softmax_after(backbone, ids):
 
 def terminated(readout, tokenizer):
     words = [tokenizer.encode(word, add_special_tokens=False) for word in readout.words]
-    return [w + [tokenizer.eos_token_id] if any(o != w and o[: len(w)] == w for o in words) else w for w in words]
+    return [[*w, tokenizer.eos_token_id] if any(o != w and o[: len(w)] == w for o in words) else w for w in words]
 
 
 def context(backbone, template):

@@ -48,7 +48,7 @@ def test_placement_follows_from_the_soft_slots(pattern, placement):
 
 @pytest.mark.parametrize("pattern", ["{text", "text}", "{}", "{ }{text}", "{{text}"])
 def test_stray_braces_are_refused(pattern):
-    with pytest.raises(TemplateError, match="stray|names no field"):
+    with pytest.raises(TemplateError, match=r"stray|names no field"):
         Template(pattern)
 
 

@@ -24,5 +24,5 @@ def test_ten_kills_change_no_byte(tmp_path: Path) -> None:
         calm, restless = found["prompts"]
         assert restless == calm
         assert found["steps"] == [list(range(1, 25))] * 2  # every step logged once, whatever was done twice
-        assert len(found["moments"]) >= 5, "the training ended before it could be killed"
+        assert len(found["moments"]) == 10
         assert any(found["moments"]), "no kill came after a step"

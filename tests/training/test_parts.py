@@ -28,7 +28,7 @@ def test_an_unknown_option_offers_the_nearest():
 
 
 def test_an_option_out_of_range_says_the_rule():
-    with pytest.raises(ConfigError, match="option `steps` is 0: Input should be greater than or equal to 1"):
+    with pytest.raises(ConfigError, match=r"option `steps` is 0: Input should be greater than or equal to 1"):
         TrainConfig.read(steps=0)
 
 
@@ -36,7 +36,7 @@ def test_an_option_out_of_range_says_the_rule():
 def test_a_settings_file_that_is_none(tmp_path, text):
     path = tmp_path / "bad.yaml"
     path.write_text(text)
-    with pytest.raises(ConfigError, match="settings are written|cannot read the settings"):
+    with pytest.raises(ConfigError, match=r"settings are written|cannot read the settings"):
         TrainConfig.read(path)
 
 
@@ -106,7 +106,7 @@ def test_a_resumed_run_drops_later_events_and_a_torn_line(tmp_path):
 
 def test_a_full_disk_while_logging_is_said(tmp_path):
     folder = RunFolder(tmp_path / "gone")
-    with pytest.raises(StorageError, match="cannot write .*metrics.jsonl"):
+    with pytest.raises(StorageError, match=r"cannot write .*metrics\.jsonl"):
         folder.log({})
 
 
@@ -127,5 +127,5 @@ def test_a_checkpoint_brings_back_the_optimizer(tmp_path):
 def test_a_damaged_checkpoint_is_said(tmp_path):
     path = tmp_path / "checkpoint.safetensors"
     path.write_bytes(b"\x00" * 20)
-    with pytest.raises(TrainingError, match="`checkpoint.safetensors` is no checkpoint"):
+    with pytest.raises(TrainingError, match=r"`checkpoint\.safetensors` is no checkpoint"):
         Checkpoint.load(path)

@@ -15,7 +15,6 @@ from softprompt.training.config import TrainConfig
 from softprompt.training.runs import RunFolder
 from softprompt.training.train import train
 
-
 FAST = {"steps": 24, "batch_size": 16, "virtual_tokens": 6, "validate_every": 8, "learning_rate": 0.2, "report": False}
 
 

@@ -17,7 +17,7 @@ from softprompt.backbones.families import Family
 from softprompt.errors import ConfigError
 
 GROUPED = "grouped"
-# Scores of one layer, [B, heads, T, S+T]: 4 million take about 32 MB with their softmax, in every layer while training.
+# Scores of one layer, [B, heads, T, S+T]: 4 million and their softmax take 16 MB in bf16, in every layer in training.
 _MOST_SCORES = 4_000_000
 
 

@@ -67,14 +67,14 @@ def fit(
     """Train one prompt on some rows of a task and calibrate it on its validation rows."""
     if not parts.train:
         raise DataError(f"the task `{task.name}` has no rows to train on")
-    unfinished = folder.checkpoint.exists()
-    going_on = folder.begin(settings, resume=resume)
-    if unfinished and not going_on:
-        say(f"starting anew in {folder.path}; --resume would have gone on from its last checkpoint")
     initial = first_values(model.backbone, config, task.template, task.readout, start)
     trainer = Trainer(
         model, DirectPrompt(initial.rows), task.template, task.readout, parts.train, parts.validation, config, folder
     )
+    unfinished = folder.checkpoint.exists()
+    going_on = folder.begin(settings, resume=resume)
+    if unfinished and not going_on:
+        say(f"starting anew in {folder.path}; --resume would have gone on from its last checkpoint")
     done = trainer.fit(resume=going_on)
     provenance = {
         **{key: value for key, value in settings.items() if key != "threads"},

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +13,11 @@ from softprompt.tasks.sources.table import SPLIT_NAMES, RawData, Table, table_of
 def _library(asked: str) -> Any:
     """Import `datasets` for what the user asked."""
     try:
-        return import_module("datasets")
+        import datasets
     except ImportError as error:
         message = f'reading {asked} needs the `datasets` library; install it with pip install "softprompt[data]"'
         raise MissingExtraError(message) from error
+    return datasets
 
 
 def read_parquet(path: Path) -> Table:
@@ -28,9 +28,11 @@ def read_parquet(path: Path) -> Table:
         MissingExtraError: the `data` extra is not installed.
     """
     datasets = _library(f"the Parquet file `{path}`")
-    pyarrow = import_module("pyarrow")
+    import pyarrow
+    from pyarrow.parquet import read_table
+
     try:
-        table = import_module("pyarrow.parquet").read_table(path)
+        table = read_table(path)
     except (pyarrow.ArrowException, OSError) as error:
         raise DataError(f"`{path}` cannot be read as Parquet: {_first_line(error)}; write it anew") from error
     return _table(datasets.Dataset(table), str(path))

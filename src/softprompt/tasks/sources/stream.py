@@ -80,7 +80,7 @@ def _texts(record: Record, name: str, text_fields: tuple[str, ...]) -> dict[str,
             near = nearest(field, values)
             hint = f"did you mean `{near[0]}`?" if near else "rename it, or name another (`--text COLUMN`)"
             there, asked = (", ".join(f"`{c}`" for c in names) for names in (values, text_fields))
-            raise DataError(f"{where} has no column `{field}`; it has {there}, the template asks for {asked}; {hint}")
+            raise DataError(f"{where} has no column `{field}`; it has {there}, and each row needs {asked}; {hint}")
     return {
         column: text_of(value, column, where) if column in text_fields else _kept(value, column, where)
         for column, value in values.items()
