@@ -44,14 +44,14 @@ class Ours:
 
     def batch(self, step: int) -> list[Any]:
         """The examples of a step; its rows are tokenised here, outside of any timing."""
-        return [self._rows[index] for index, _ in self._trainer._order.at(step)]
+        return [self._rows[index] for index, _ in self._trainer.batch(step)]
 
     def tokens(self, step: int) -> int:
         """Unpadded tokens of a step's rows, from the first field on."""
-        return sum(len(row.ids) for _, row in self._trainer._order.at(step))
+        return sum(len(row.ids) for _, row in self._trainer.batch(step))
 
     def step(self, step: int) -> None:
-        record = self._trainer._step(step)
+        record = self._trainer.step(step)
         assert record is not None, "the loss is not finite"
 
 

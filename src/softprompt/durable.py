@@ -24,6 +24,24 @@ def _said(path: Path) -> Iterator[None]:
 
 
 @contextmanager
+def _beside(path: Path) -> Iterator[tuple[BinaryIO, Path]]:
+    """Open a new file in the folder of `path`; whatever happens, it is gone afterwards unless it was moved."""
+    with _said(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_name(f".{path.name}.{secrets.token_hex(8)}.part")
+        try:
+            with part.open("xb") as stream:  # not tempfile, whose files only their owner may read
+                yield stream, part
+        finally:
+            part.unlink(missing_ok=True)
+
+
+def _flush(stream: BinaryIO) -> None:
+    stream.flush()
+    os.fsync(stream.fileno())
+
+
+@contextmanager
 def replacing(path: Path) -> Iterator[BinaryIO]:
     """Open a file beside `path` that takes its place, whole, when the block ends well.
 
@@ -32,19 +50,31 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     Raises:
         StorageError: the disk is full, or the folder may not be written.
     """
-    with _said(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(f".{path.name}.{secrets.token_hex(8)}.part")
+    with _beside(path) as (stream, part):
+        yield stream
+        _flush(stream)
+        stream.close()
+        os.replace(part, path)
+        _sync_folder(path.parent)
+
+
+def claim(path: Path, text: str) -> bool:
+    """Put `text` at `path`, whole and for good, unless something is there; return whether it was put.
+
+    A hard link fails where the name is taken, so that of several writers exactly one succeeds.
+
+    Raises:
+        StorageError: the disk is full, the folder may not be written, or its file system has no hard links.
+    """
+    with _beside(path) as (stream, part):
+        stream.write(text.encode("utf-8"))
+        _flush(stream)
         try:
-            with part.open("xb") as stream:  # not tempfile, whose files only their owner may read
-                yield stream
-                stream.flush()
-                os.fsync(stream.fileno())
-            os.replace(part, path)
-            _sync_folder(path.parent)
-        except BaseException:
-            part.unlink(missing_ok=True)
-            raise
+            os.link(part, path)
+        except FileExistsError:
+            return False
+        _sync_folder(path.parent)
+    return True
 
 
 def write_bytes(path: Path, data: bytes) -> None:

@@ -168,7 +168,7 @@ def forbidden(*_, **__):
     ("module", "name", "fault", "text"),
     [
         (durable.os, "fsync", full, "No space left on device; nothing was left half-written"),
-        (durable.tempfile, "mkstemp", forbidden, "Permission denied; nothing was left half-written"),
+        (durable.os, "replace", forbidden, "Permission denied; nothing was left half-written"),
     ],
 )
 def test_a_disk_that_cannot_be_written(refused, folder, kept_outside, monkeypatch, module, name, fault, text):

@@ -159,17 +159,17 @@ def test_few_validation_rows_do_not_choose_on_noise(backbone, task, tmp_path):
 
 def _interrupt_after(monkeypatch, steps):
     """Deliver Ctrl-C while step `steps` is under way."""
-    step = trainer.Trainer._step
+    step = trainer.Trainer.step
 
     def interrupted(self, number):
         if number + 1 == steps:
             signal.raise_signal(signal.SIGINT)
         return step(self, number)
 
-    monkeypatch.setattr(trainer.Trainer, "_step", interrupted)
+    monkeypatch.setattr(trainer.Trainer, "step", interrupted)
 
 
 def _poison_after(monkeypatch, steps):
     """Make the loss no number from the step after `steps` on."""
-    step = trainer.Trainer._step
-    monkeypatch.setattr(trainer.Trainer, "_step", lambda self, n: None if n >= steps else step(self, n))
+    step = trainer.Trainer.step
+    monkeypatch.setattr(trainer.Trainer, "step", lambda self, n: None if n >= steps else step(self, n))

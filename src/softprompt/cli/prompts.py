@@ -265,7 +265,8 @@ def _from_peft(
     # PEFT puts its rows before everything, the beginning-of-sequence token included.
     pattern = template or "{soft}" + Template.default(text or ["text"], "label").pattern.replace("{soft}", "")
     words = {name: given or name for name, _, given in (each.partition("=") for each in label or [])}
-    readout = LabelWords.from_labels(list(words), words) if words else None
+    spaced = not pattern.endswith((" ", "\n"))
+    readout = LabelWords.from_labels(list(words), words, leading_space=spaced) if words else None
     return import_peft(folder, load_backbone(backbone, dtype="fp32"), template=Template(pattern), readout=readout)
 
 

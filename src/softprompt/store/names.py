@@ -6,15 +6,12 @@ one gets it and the other takes the next. A number is never used twice: a remove
 
 from __future__ import annotations
 
-import os
 import re
-import tempfile
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from softprompt.durable import write_text
+from softprompt.durable import claim, write_text
 from softprompt.errors import ConfigError, StorageError, UnknownNameError
 from softprompt.registry import unknown_name
 from softprompt.store.layout import Layout, check_digest, check_name, files, reading
@@ -75,7 +72,7 @@ class Names:
             if newest and newest[1] == digest:
                 return newest[0]
             number = max(self._numbers(name), default=0) + 1
-            if _claim(self._layout.version(name, number), f"sha256:{digest}\n"):
+            if claim(self._layout.version(name, number), f"sha256:{digest}\n"):
                 return number
 
     def versions(self, name: str) -> tuple[Version, ...]:
@@ -237,38 +234,3 @@ def _changed(folder: Path) -> int:
             return folder.stat().st_mtime_ns
         except FileNotFoundError:
             return 0
-
-
-def _claim(path: Path, text: str) -> bool:
-    """Put `text` at `path`, whole and for good, unless something is there; return whether it was put.
-
-    Raises:
-        StorageError: the disk is full, the folder may not be written, or its file system has no hard links.
-    """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, part = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
-        try:
-            with os.fdopen(handle, "wb") as stream:
-                stream.write(text.encode())
-                stream.flush()
-                os.fsync(stream.fileno())
-            os.link(part, path)
-        except FileExistsError:
-            return False
-        finally:
-            Path(part).unlink(missing_ok=True)
-        _sync(path.parent)
-    except OSError as error:
-        raise StorageError(f"cannot write `{path}`: {error.strerror or error}; no version was made") from error
-    return True
-
-
-def _sync(folder: Path) -> None:
-    """Let the new name survive a power cut, where a folder can be synced."""
-    with suppress(OSError):
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)

@@ -45,7 +45,8 @@ class RunFolder:
         found = self._settings()
         if resume and found is not None:
             self._refuse_other(found, settings)
-            return self.checkpoint.exists()
+            if self.checkpoint.exists():
+                return True
         for old in (self.checkpoint, self.metrics):
             old.unlink(missing_ok=True)
         durable.write_text(

@@ -138,7 +138,7 @@ class Trainer:
     def _advance(self, progress: Meter) -> str | None:
         """Do one step and what is due after it; return why to stop, if there is a reason."""
         state, config = self._state, self._config
-        record = self._step(state.step)
+        record = self.step(state.step)
         if record is None:
             return self._give_up()
         state.step += 1
@@ -150,10 +150,10 @@ class Trainer:
                 return f"validation loss has not improved for {config.patience} validations"
         return None
 
-    def _step(self, step: int) -> dict[str, Any] | None:
+    def step(self, step: int) -> dict[str, Any] | None:
         """Take one optimizer step; return what was measured, or `None` when loss or gradient is not finite."""
         began = time.perf_counter()
-        batch = self._order.at(step)
+        batch = self.batch(step)
         rows = [row for _, row in batch]
         gold = [self._labels[str(self._train[i].label)] for i, _ in batch]
         for group in self._optimizer.param_groups:
@@ -182,6 +182,10 @@ class Trainer:
             "tokens_per_second": text / seconds,
             "padding": 1 - text / padded,
         }
+
+    def batch(self, step: int) -> list[tuple[int, TokenRow]]:
+        """Return the rows of a step, counted from 0: pairs of row number and encoded row."""
+        return self._order.at(step)
 
     def _watch(self, step: int, norms: list[float]) -> None:
         for warning in self._state.watch.see(norms):
