@@ -115,7 +115,7 @@ def _embed(
         return embeddings
     sizes = [bound.virtual_tokens.shape[0] for bound in bounds]
     starts = torch.tensor([sum(sizes[:i]) for i in range(len(sizes))], device=ids.device)
-    table = torch.cat([bound.virtual_tokens for bound in bounds]).to(embeddings.dtype)
+    table = torch.cat([bound.virtual_tokens for bound in bounds]).to(embeddings.device, embeddings.dtype)
     return embeddings.index_put(where, table[starts[owner[where[0]]] - 1 - ids[where]])
 
 

@@ -94,7 +94,8 @@ class Trainer:
         config: TrainConfig,
         run: RunFolder,
     ) -> None:
-        self._model, self._parameterization, self._config, self._run = model, parameterization, config, run
+        self._model, self._config, self._run = model, config, run
+        self._parameterization = parameterization.to(model.backbone.device)
         self._labels = {label: i for i, label in enumerate(readout.labels)}
         self._train, self._validation = train, _sample(validation, config.validation_rows, config.seed)
         start = parameterization.materialize()["input"].detach().clone()
