@@ -6,7 +6,7 @@ import random
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
-POOL = 8
+POOL = 16
 """Batches that are sorted by length together: enough to spare most padding, few enough to stay random."""
 
 
@@ -16,7 +16,7 @@ T = TypeVar("T")
 class BatchOrder(Generic[T]):
     """Batches of rows by step number; a pure function of the seed, so that a resumed run sees what it would have.
 
-    Each epoch is a fresh permutation, cut into pools of eight batches; a pool is sorted by length, cut into
+    Each epoch is a fresh permutation, cut into pools of sixteen batches; a pool is sorted by length, cut into
     batches and shuffled again. Rows are encoded when their pool is reached, so a large set costs no start-up.
 
     Args:

@@ -31,18 +31,18 @@ class TrainConfig(BaseModel):
         float, Field(gt=0, description="AdamW's, relative to the RMS of the backbone's embeddings")
     ] = 0.02
     steps: Annotated[int, Field(ge=1, description="optimizer steps at most")] = 150
-    batch_size: Annotated[int, Field(ge=1, description="rows a step")] = 32
+    batch_size: Annotated[int, Field(ge=1, description="rows a step")] = 24
     warmup: Annotated[float, Field(ge=0, lt=1, description="share of the steps with a rising rate")] = 0.07
     weight_decay: Annotated[float, Field(ge=0, description="AdamW's, on the prompt")] = 0.0
     clip: Annotated[float, Field(gt=0, description="largest norm of the gradient")] = 1.0
     seed: Annotated[int, Field(ge=0, description="of the data order and the random first values")] = 0
-    validate_every: Annotated[int, Field(ge=1, description="steps between validations")] = 30
-    validation_rows: Annotated[int, Field(ge=1, description="validation rows looked at while training")] = 512
-    patience: Annotated[int, Field(ge=1, description="validations without improvement before an early stop")] = 5
+    validate_every: Annotated[int, Field(ge=1, description="steps between validations")] = 50
+    validation_rows: Annotated[int, Field(ge=1, description="validation rows looked at while training")] = 256
+    patience: Annotated[int, Field(ge=1, description="validations without improvement before an early stop")] = 3
     checkpoint_every: Annotated[int, Field(ge=1, description="steps between checkpoints")] = 10
     report: Annotated[bool, Field(description="score the test rows and the references when done")] = True
     test_rows: Annotated[int, Field(ge=1, description="test rows in the report card at most")] = 2000
-    probe_rows: Annotated[int, Field(ge=2, description="training rows for the linear probe at most")] = 4800
+    probe_rows: Annotated[int, Field(ge=2, description="training rows for the linear probe at most")] = 3600
     abstain_accuracy: Annotated[
         float | None, Field(gt=0, lt=1, description="fit a threshold so that answered rows reach this accuracy")
     ] = None
