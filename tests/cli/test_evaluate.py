@@ -68,6 +68,11 @@ def test_rows_that_training_divided_are_divided_the_same_way_again(make, csv_of)
     chosen = choose_rows(prompt, "all.csv", "test", None)
     assert chosen.rows == task.splits["test"]
     assert "divided as in the training of this prompt" in chosen.origin
+    assert choose_rows(prompt, "all.csv", "validation", None).origin.endswith("used for selection")
+    everywhere = make(template=task.template, readout=words, provenance={**about, "fitted on": "all rows"})
+    learned = choose_rows(everywhere, "all.csv", "test", None)
+    assert len(learned.overlap) == len(learned.rows)
+    assert "the prompt has learned from these rows" in learned.origin
     elsewhere = make(template=task.template, readout=words, provenance={**about, "seed": 4})
     assert len(choose_rows(elsewhere, "all.csv", "test", None).rows) == 60
 

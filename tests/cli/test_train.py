@@ -77,7 +77,7 @@ def test_it_starts_from_another_prompt_of_the_store(ok, folder):
 def test_an_interruption_says_how_to_go_on_and_resume_ends_in_the_same_bytes(call, ok, folder, monkeypatch):
     again = ["train", folder, "--checkpoint-every", 1, *QUIET]
     ok(*again, "--run", "whole")
-    step = trainer.Trainer._step
+    step = trainer.Trainer.step
 
     def stopped(self, number):
         if number == 2:
@@ -85,7 +85,7 @@ def test_an_interruption_says_how_to_go_on_and_resume_ends_in_the_same_bytes(cal
         return step(self, number)
 
     with monkeypatch.context() as patch:
-        patch.setattr(trainer.Trainer, "_step", stopped)
+        patch.setattr(trainer.Trainer, "step", stopped)
         result = call(*again, "--run", "cut")
     assert result.exit_code == 130
     assert result.stderr.endswith("the same command with --resume goes on from there\ninterrupted\n")

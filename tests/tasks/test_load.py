@@ -19,7 +19,7 @@ def rows(count=40, start=0, labels=("ham", "spam")):
 
 
 def said(task, text):
-    return any(text in note for note in task.notes)
+    return any(text in note for note in (*task.notes, *task.division))
 
 
 def test_an_undivided_source_becomes_three_splits_without_shared_texts():
@@ -71,7 +71,7 @@ def test_given_splits_are_never_altered_and_their_overlap_is_counted(train, test
 def test_a_missing_validation_split_comes_out_of_train_and_test_stays():
     task = load_task({"train": rows(40), "test": rows(4, start=36)})
     assert task.given == {"test"}
-    assert [len(task.rows(split)) for split in ("train", "validation", "test")] == [34, 6, 4]
+    assert [len(task.rows(split)) for split in ("train", "validation", "test")] == [35, 5, 4]
     assert task.overlap("test") == (0, 1, 2, 3)  # in train, or in the validation that was drawn from it
     assert said(task, "4 of 4 rows of test also stand in train or validation")
 
@@ -193,3 +193,11 @@ def test_real_folders_load(name, labels, given):
     task = load_task(os.path.join(DATA, name))
     assert len(task.labels) == labels
     assert len(task.given) == given
+
+
+def test_a_carved_split_shares_no_text_with_a_given_one():
+    rows = [{"text": f"{label} {n}", "label": label} for label in ("good", "bad") for n in range(40)]
+    task = load_task({"train": rows, "validation": rows[::2]})
+    seen = {row.key for row in task.rows("validation")}
+    assert not seen & {row.key for row in task.rows("test")}
+    assert len(task.rows("train")) + len(task.rows("test")) == 80

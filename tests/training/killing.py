@@ -25,6 +25,7 @@ from softprompt.training.train import train
 KILLS, STEPS = 10, 24
 SETTINGS = {
     "steps": STEPS, "batch_size": 4, "virtual_tokens": 4, "validate_every": 5, "validation_rows": 8, "report": False,
+    "patience": STEPS,
 }  # fmt: skip
 
 torch.set_num_threads(1)  # a fork keeps no other thread

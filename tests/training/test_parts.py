@@ -129,3 +129,14 @@ def test_a_damaged_checkpoint_is_said(tmp_path):
     path.write_bytes(b"\x00" * 20)
     with pytest.raises(TrainingError, match=r"`checkpoint\.safetensors` is no checkpoint"):
         Checkpoint.load(path)
+
+
+def test_nothing_to_resume_is_said(tmp_path, capsys):
+    assert not RunFolder(tmp_path).begin({}, resume=True)
+    assert "to resume from; starting from the first step" in capsys.readouterr().err
+
+
+def test_a_damaged_record_of_a_run_is_said(tmp_path):
+    (tmp_path / "run.json").write_text("{")
+    with pytest.raises(TrainingError, match=r"run\.json` is damaged"):
+        RunFolder(tmp_path).begin({}, resume=True)

@@ -7,6 +7,7 @@ import torch
 
 from softprompt.errors import ConfigError, TemplateError, TrainingError, UnknownNameError
 from softprompt.modeling.prompted_model import PromptedModel
+from softprompt.prompts.parameterizations.direct import DirectPrompt
 from softprompt.tasks.load import load_task
 from softprompt.testing.conformance import prompt
 from softprompt.testing.toy import toy_rows
@@ -173,3 +174,75 @@ def _poison_after(monkeypatch, steps):
     """Make the loss no number from the step after `steps` on."""
     step = trainer.Trainer.step
     monkeypatch.setattr(trainer.Trainer, "step", lambda self, n: None if n >= steps else step(self, n))
+
+
+def test_a_run_that_stopped_early_resumes_to_the_same_bytes(backbone, task, run):
+    settings = {**FAST, "learning_rate": 1e-9, "steps": 400, "patience": 2}
+    whole = train(backbone, task, run=run, **settings)
+    again = train(backbone, task, run=run, resume=True, **settings)
+    assert again.prompt.to_bytes() == whole.prompt.to_bytes()
+    assert again.fit.steps == whole.fit.steps < 400
+
+
+def test_a_run_whose_loss_was_no_number_resumes_to_the_same_bytes(backbone, task, run, monkeypatch):
+    _poison_after(monkeypatch, 12)
+    whole = train(backbone, task, run=run, **FAST)
+    monkeypatch.undo()
+    assert train(backbone, task, run=run, resume=True, **FAST).prompt.to_bytes() == whole.prompt.to_bytes()
+
+
+def test_the_report_does_not_change_the_prompt(backbone, tmp_path):
+    task = load_task(toy_rows(40), name="few")
+    settings = {**FAST, "steps": 4}
+    one = train(backbone, task, run=tmp_path / "a", **settings)
+    two = train(backbone, task, run=tmp_path / "b", **{**settings, "report": True})
+    assert one.prompt.to_bytes() == two.prompt.to_bytes()
+    assert one.prompt.provenance["fitted on"] == "all rows"
+    assert two.report.trained.sizes == {"all": 40}
+    assert two.report.trained.cost["examples"] == 5 * (16 + 11 + 16 + 11) + (16 + 16 + 2 + 16)
+
+
+def test_a_few_shot_task_is_not_cross_fitted(backbone, run):
+    task = load_task(toy_rows(60), name="few", shots=4)
+    result = train(backbone, task, run=run, **{**FAST, "steps": 3})
+    assert result.prompt.provenance["fitted on"] == "train"
+    assert result.fit.examples == 3 * 8
+
+
+def test_folds_of_another_task_are_not_resumed(backbone, tmp_path, monkeypatch):
+    settings = {**FAST, "steps": 4, "report": True}
+    _interrupt_after(monkeypatch, 2)
+    with pytest.raises(KeyboardInterrupt):
+        train(backbone, load_task(toy_rows(40), name="few"), run=tmp_path, **settings)
+    monkeypatch.undo()
+    other = load_task(toy_rows(40), name="few", template="{bos}{soft}{text} is", label="label")
+    with pytest.raises(TrainingError, match="cannot resume"):
+        train(backbone, other, run=tmp_path, resume=True, **settings)
+
+
+def test_long_rows_go_a_few_at_a_time_with_the_same_gradient(backbone, task, tmp_path, monkeypatch):
+    def gradient(tokens):
+        monkeypatch.setattr(trainer, "TOKENS", tokens)
+        start = torch.randn(6, backbone.embedding_size, generator=torch.Generator().manual_seed(0))
+        fresh = trainer.Trainer(
+            PromptedModel(backbone),
+            DirectPrompt(start),
+            task.template,
+            task.readout,
+            task.rows("train"),
+            [],
+            TrainConfig(**FAST),
+            RunFolder(tmp_path),
+        )
+        rows = [row for _, row in fresh.batch(0)]
+        return fresh._loss_and_gradient(start, rows, [0, 1] * 8)
+
+    (whole_loss, whole), (parts_loss, parts) = gradient(10_000), gradient(20)
+    assert torch.allclose(whole_loss, parts_loss, atol=1e-6)
+    assert torch.allclose(whole, parts, atol=1e-6)
+
+
+def test_row_path_placements_are_said_to_be_slower(backbone, run, capsys):
+    task = load_task(toy_rows(60), name="toy", template="{bos}{text}{soft}\nLabel:", label="label", shots=5)
+    train(backbone, task, run=run, **{**FAST, "steps": 1})
+    assert "they run in every row, slower than in front of it" in capsys.readouterr().err

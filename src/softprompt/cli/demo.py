@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 PROMPTS = {"sentiment": "tweet-sentiment", "spam": "sms-spam"}
 """The prompts that the demo makes, and the packaged data set of each."""
-SETTINGS = {"steps": 60, "validate_every": 20, "validation_rows": 256, "test_rows": 400, "probe_rows": 1500}
+SETTINGS = {"steps": 80, "validate_every": 20, "validation_rows": 256, "test_rows": 400, "probe_rows": 1500}
 """Small budgets: the demo is to end within minutes on two cores; `softprompt train` has larger ones."""
 TITLE = "softprompt demo: two soft prompts, one frozen model"
 QUICK = {"steps": 4, "validate_every": 2, "validation_rows": 32, "test_rows": 60, "probe_rows": 120}

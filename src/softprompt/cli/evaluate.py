@@ -27,7 +27,7 @@ from softprompt.progress import say
 if TYPE_CHECKING:
     from softprompt.evaluation.evaluate import Evaluation
     from softprompt.prompts.soft_prompt import SoftPrompt
-    from softprompt.tasks.task import Example
+    from softprompt.tasks.task import Example, Task
 
 
 class Chosen(NamedTuple):
@@ -90,12 +90,20 @@ def choose_rows(prompt: SoftPrompt, source: str, split: str, label: str | None) 
         with suppress(SoftPromptError):  # not the rows of the training: `load_split` says what is wrong, if anything
             task = load_task(source, label=label, template=prompt.template.pattern, seed=seed)
             if task.data_hash == trained_on.get("data") and split in task.splits:
-                origin = f"`{split}` of `{source}`, divided as in the training of this prompt"
-                return Chosen(task.splits[split], task.overlap(split), origin)
+                return _known_rows(prompt, task, source, split)
     rows = load_split(source, split, prompt.template, prompt.readout.labels, label=label)
     if _is_undivided(source):
         return Chosen(rows, (), f"all {len(rows):,} rows of `{source}`; whether training saw some of them is not known")
     return Chosen(rows, (), f"the {len(rows):,} rows of `{split}` of `{source}`")
+
+
+def _known_rows(prompt: SoftPrompt, task: Task, source: str, split: str) -> Chosen:
+    """The rows of a split that training divided, and which of them the prompt has learned from."""
+    rows, origin = task.splits[split], f"`{split}` of `{source}`, divided as in the training of this prompt"
+    if prompt.provenance.get("fitted on") == "all rows" or split == "train":
+        return Chosen(rows, tuple(range(len(rows))), f"{origin}; the prompt has learned from these rows")
+    used = ", used for selection" if split == "validation" else ""
+    return Chosen(rows, task.overlap(split), origin + used)
 
 
 def figures_of(scored: Evaluation) -> dict[str, Any]:

@@ -77,10 +77,10 @@ def load_task(
     names = raw.tables["train"].names.get(columns.label, ())
     labels = infer_labels(_label_lists(splits), raw.name, columns.label, names)
     notes = [*raw.notes, *remarks.guesses(columns), *remarks.oddities(splits)]
-    divided, said = _divide(splits, seed, raw)
+    divided, division = _divide(splits, seed, raw)
     if shots is not None:
         divided["train"] = few_shots(divided["train"], shots, labels, source_of_chance(seed, "shots"))
-        said.append(f"train is {shots} different texts of each label, drawn with seed {seed}")
+        division.append(f"train is {shots} different texts of each label, drawn with seed {seed}")
     shown = pattern or Template.default(columns.texts, columns.label, max_tokens)
     spaced = not shown.pattern.endswith((" ", "\n"))
     task = Task(
@@ -90,8 +90,10 @@ def load_task(
         given=frozenset(s for s in splits if raw.divided and divided[s] is splits[s]),
         template=shown,
         readout=LabelWords.from_labels(labels, words, scoring, leading_space=spaced),
-        notes=(*notes, *said, *remarks.labels(_label_lists(divided)["train"], labels)),
+        notes=(*notes, *remarks.labels(_label_lists(divided)["train"], labels)),
         data_hash=hash_rows(divided),
+        division=tuple(division),
+        shots=shots,
     )
     return replace(task, notes=(*task.notes, *remarks.overlaps(task)))
 
@@ -163,7 +165,11 @@ def _divide(splits: Mapping[str, Examples], seed: int, raw: RawData) -> tuple[di
         if split in splits:
             continue
         before = len(divided["train"])
-        divided["train"], divided[split] = carve(divided["train"], share, at_most, source_of_chance(seed, split))
+        taken = {row.key for other, rows in splits.items() if other != "train" for row in rows}
+        free = [row for row in divided["train"] if row.key not in taken]  # a text of a given split stays in train
+        _, divided[split] = carve(free, share, at_most, source_of_chance(seed, split)) if free else ((), ())
+        aside = {row.key for row in divided[split]}
+        divided["train"] = tuple(row for row in divided["train"] if row.key not in aside)
         if not divided[split]:
             raise DataError(
                 f"`{raw.name}` has {len(splits['train'])} train rows, too few to set aside a {split} split; "

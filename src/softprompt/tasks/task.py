@@ -49,6 +49,8 @@ class Task:
         readout: the labels and the words that stand for them.
         notes: what the reader of a report should know about the data, one sentence each.
         data_hash: sha256 (hex) over the rows of all splits.
+        division: how the splits that were not given were drawn, one sentence each.
+        shots: how many texts of each label train was limited to, if it was.
     """
 
     name: str
@@ -59,6 +61,8 @@ class Task:
     readout: LabelWords
     notes: tuple[str, ...]
     data_hash: str
+    division: tuple[str, ...] = ()
+    shots: int | None = None
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -110,7 +114,7 @@ class Task:
             "words": [*self.readout.words],
             "template": self.template.to_json(),
             "splits": {split: self._counted(split) for split in self.splits},
-            "notes": [*self.notes],
+            "notes": [*self.notes, *self.division],
             "data_hash": self.data_hash,
         }
 
@@ -129,7 +133,7 @@ class Task:
             lines.append(f"  {split:<10} {len(rows):>7,} rows ({origin}): {', '.join(counts[:6])}{more}")
         lines.append(f"  template   {json.dumps(self.template.pattern, ensure_ascii=False)}")
         lines.append(f"  words      {', '.join(json.dumps(w, ensure_ascii=False) for w in self.readout.words[:12])}")
-        return "\n".join([*lines, *(f"  note: {note}" for note in self.notes)])
+        return "\n".join([*lines, *(f"  note: {note}" for note in (*self.notes, *self.division))])
 
 
 def hash_rows(splits: Mapping[str, Rows]) -> str:

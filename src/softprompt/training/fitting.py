@@ -23,6 +23,9 @@ from softprompt.training.runs import RunFolder
 from softprompt.training.start import first_values
 from softprompt.training.trainer import Fit, Trainer
 
+ALL_ROWS = "all rows"
+"""What a prompt was fitted on when its figures are cross-fitted; `eval` warns of such rows."""
+
 
 @dataclass(frozen=True)
 class Fitted:
@@ -76,6 +79,9 @@ def fit(
     if unfinished and not going_on:
         say(f"starting anew in {folder.path}; --resume would have gone on from its last checkpoint")
     done = trainer.fit(resume=going_on)
+    say(f"starting from {initial.note}")
+    if task.template.placement not in ("prefix", "none"):
+        say(f"the soft tokens stand as {task.template.placement}: they run in every row, slower than in front of it")
     provenance = {
         **{key: value for key, value in settings.items() if key != "threads"},
         "init": initial.note,

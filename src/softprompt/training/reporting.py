@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from softprompt.evaluation.evaluate import Evaluation, evaluate
 from softprompt.evaluation.figures import Trained
-from softprompt.evaluation.references import Features, Reference, Rows, pool_references, run_references
+from softprompt.evaluation.references import Reference, Rows, pool_references, run_references
 from softprompt.evaluation.report import ReportCard, report_card
 from softprompt.evaluation.sources import Passes, SentenceFeatures
 from softprompt.modeling.bound import BoundPrompt
@@ -23,6 +24,7 @@ from softprompt.training.config import TrainConfig
 from softprompt.training.fitting import Fitted, Parts, fit
 from softprompt.training.runs import RunFolder
 from softprompt.training.start import initial_text
+from softprompt.training.trainer import DONE
 
 FEW = 500
 """Below this many rows, and without a test split, figures are cross-fitted."""
@@ -35,11 +37,43 @@ class Pooled:
 
     evaluation: Evaluation
     references: tuple[Reference, ...]
+    examples: int
+    seconds: float
 
 
-def few_rows(task: Task, config: TrainConfig) -> bool:
-    """Tell whether a report on this task is cross-fitted."""
-    return config.report and "test" not in task.given and sum(map(len, task.splits.values())) < FEW
+@dataclass(frozen=True)
+class Rivals:
+    """What costs nothing, ready to be judged: zero-shot scores and the probe's hidden states share their passes."""
+
+    bare: Passes
+    hard: Passes
+    sentences: SentenceFeatures
+
+    @classmethod
+    def of(cls, model: PromptedModel, task: Task, config: TrainConfig) -> Rivals:
+        """Make the rivals of one task."""
+        bare = Passes(model, model.bare(task.template, task.readout))
+        hard = Passes(model, _hard_text(model, task, config), title="hard text")
+        return cls(bare, hard, SentenceFeatures(task.template.fields))
+
+    def judged(self, rows: Rows, config: TrainConfig) -> tuple[Reference, ...]:
+        """Run them on some rows; the probe learns from at most `probe_rows` of train."""
+        features = (
+            (f"hidden states of {self.bare.model.backbone.name}", self.bare.features),
+            ("sentence embeddings", self.sentences),
+        )
+        return run_references(
+            replace(rows, train=_first(rows.train, config.probe_rows)),
+            zero_shot=self.bare.score,
+            hard_text=self.hard.score,
+            features=features,
+            seed=config.seed,
+        )
+
+
+def few_rows(task: Task) -> bool:
+    """Tell whether a task is so small that its prompt learns from all rows and its figures are cross-fitted."""
+    return task.shots is None and "test" not in task.given and sum(map(len, task.splits.values())) < FEW
 
 
 def report_on(
@@ -49,7 +83,8 @@ def report_on(
     test, overlap = _test_rows(task, config)
     if pooled is None:
         evaluation = evaluate(model, fitted.prompt, test, overlap=overlap)
-        references = _references(model, task, Rows(task.labels, parts.train, parts.validation, test, overlap), config)
+        rows = Rows(task.labels, parts.train, parts.validation, test, overlap)
+        references = Rivals.of(model, task, config).judged(rows, config)
     else:
         evaluation, references = pooled.evaluation, pooled.references
     trained = Trained(
@@ -58,11 +93,14 @@ def report_on(
         digest=fitted.prompt.digest,
         length=fitted.prompt.length,
         steps=fitted.fit.steps,
-        sizes={split: len(rows) for split, rows in task.splits.items()},
+        sizes=_sizes(task, pooled),
         test_given="test" in task.given,
         cross_fitted=pooled is not None,
         notes=(*task.notes, *_remarks(task, fitted, test, pooled, config)),
-        cost={"training seconds": fitted.fit.seconds, "examples": float(fitted.fit.steps * config.batch_size)},
+        cost={
+            "training seconds": fitted.fit.seconds + (pooled.seconds if pooled else 0),
+            "examples": float(fitted.fit.examples + (pooled.examples if pooled else 0)),
+        },
     )
     return report_card(
         evaluation,
@@ -75,38 +113,38 @@ def report_on(
 
 
 def cross_fitted(
-    model: PromptedModel, task: Task, config: TrainConfig, run: Path, *, resume: bool, start: SoftPrompt | None
+    model: PromptedModel,
+    task: Task,
+    config: TrainConfig,
+    run: Path,
+    settings: Mapping[str, Any],
+    *,
+    resume: bool,
+    start: SoftPrompt | None,
 ) -> Pooled:
     """Train one prompt a fold, each on the other folds, and score every row with the one that never saw it."""
     rows = [row for split in task.splits.values() for row in split]
     parts = folds(rows, FOLDS, source_of_chance(config.seed, "cross-fit"))
     say(f"{len(rows)} rows and no test split: {FOLDS} prompts are trained for the figures, then one on all rows")
-    evaluations, references = [], []
+    rivals = Rivals.of(model, task, config)
+    evaluations, references, fits = [], [], []
     for number, held_out in enumerate(parts, start=1):
         out = set(held_out)
         test = [rows[i] for i in held_out]
         inner = Parts.carved([row for i, row in enumerate(rows) if i not in out], config.seed)
         folder = RunFolder(run / f"fold-{number}")
-        settings = {"fold": number, "data": task.data_hash, "recipe": config.model_dump(mode="json")}
-        fold = fit(model, task, inner, config, folder, settings, resume=resume, start=start)
+        fold = fit(model, task, inner, config, folder, {**settings, "fold": number}, resume=resume, start=start)
+        fits.append(fold.fit)
         evaluations.append(evaluate(model, fold.prompt, test))
-        references.append(_references(model, task, Rows(task.labels, inner.train, inner.validation, test), config))
-    return Pooled(Evaluation.pooled(evaluations), pool_references(references))
+        references.append(rivals.judged(Rows(task.labels, inner.train, inner.validation, test), config))
+    examples, seconds = sum(each.examples for each in fits), sum(each.seconds for each in fits)
+    return Pooled(Evaluation.pooled(evaluations), pool_references(references), examples, seconds)
 
 
-def _references(model: PromptedModel, task: Task, rows: Rows, config: TrainConfig) -> tuple[Reference, ...]:
-    """Run the rivals; zero-shot scores and the probe's hidden states come from the same passes."""
-    bare = Passes(model, model.bare(task.template, task.readout))
-    hard = Passes(model, _hard_text(model, task, config), title="hard text")
-    probed = Rows(rows.labels, _first(rows.train, config.probe_rows), rows.validation, rows.test, rows.overlap)
-    return run_references(
-        probed, zero_shot=bare.score, hard_text=hard.score, features=_features(model, task, bare), seed=config.seed
-    )
-
-
-def _features(model: PromptedModel, task: Task, bare: Passes) -> Iterator[tuple[str, Features]]:
-    yield f"hidden states of {model.backbone.name}", bare.features
-    yield "sentence embeddings", SentenceFeatures(task.template.fields)
+def _sizes(task: Task, pooled: Pooled | None) -> dict[str, int]:
+    """Rows by split; of a cross-fitted task, whose splits were not used, all of them."""
+    sizes = {split: len(rows) for split, rows in task.splits.items()}
+    return sizes if pooled is None else {"all": sum(sizes.values())}
 
 
 def _hard_text(model: PromptedModel, task: Task, config: TrainConfig) -> BoundPrompt:
@@ -135,6 +173,8 @@ def _first(rows: Sequence[Example], most: int) -> Sequence[Example]:
 def _remarks(
     task: Task, fitted: Fitted, test: Sequence[Example], pooled: Pooled | None, config: TrainConfig
 ) -> Iterator[str]:
+    if pooled is None:
+        yield from task.division
     whole = len(task.splits["test"])
     if pooled is None and len(test) < whole:
         yield f"the figures are on {len(test):,} of the {whole:,} test rows, drawn with the run's seed"
@@ -143,5 +183,5 @@ def _remarks(
         yield f"the linear probe learned from {config.probe_rows:,} of the {learned:,} training rows"
     if fitted.fit.cut_rows:
         yield f"{fitted.fit.cut_rows:,} times a training row was shortened to fit"
-    if fitted.fit.stopped != "all steps done":
+    if fitted.fit.stopped != DONE:
         yield f"training ended at step {fitted.fit.steps}: {fitted.fit.stopped}"

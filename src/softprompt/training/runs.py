@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from softprompt import durable
 from softprompt.errors import StorageError, TrainingError
+from softprompt.progress import say
 
 
 class RunFolder:
@@ -39,7 +41,7 @@ class RunFolder:
         """Open the run for these settings; return whether there is a checkpoint to go on from.
 
         Raises:
-            TrainingError: `resume` was asked for and the folder's run had other settings.
+            TrainingError: `resume` was asked for and the folder's run had other settings, or its record is damaged.
             StorageError: the folder cannot be written.
         """
         found = self._settings()
@@ -47,8 +49,11 @@ class RunFolder:
             self._refuse_other(found, settings)
             if self.checkpoint.exists():
                 return True
+        if resume:
+            say(f"there is no checkpoint in {self.path} to resume from; starting from the first step")
         for old in (self.checkpoint, self.metrics):
-            old.unlink(missing_ok=True)
+            with suppress(NotADirectoryError):  # writing, just below, says what is wrong
+                old.unlink(missing_ok=True)
         durable.write_text(
             self.path / "run.json", json.dumps(settings, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
         )
@@ -88,7 +93,10 @@ class RunFolder:
         path = self.path / "run.json"
         if not path.exists():
             return None
-        loaded: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        try:
+            loaded: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise TrainingError(f"`{path}` is damaged ({error}); give another folder, or take this one away") from error
         return loaded
 
     def _refuse_other(self, found: Mapping[str, Any], asked: Mapping[str, Any]) -> None:

@@ -21,7 +21,7 @@ from softprompt.prompts.parameterizations.direct import DirectPrompt
 from softprompt.prompts.soft_prompt import SoftPrompt
 from softprompt.tasks.task import Task
 from softprompt.training.config import TrainConfig
-from softprompt.training.fitting import Parts, fit
+from softprompt.training.fitting import ALL_ROWS, Parts, fit
 from softprompt.training.reporting import cross_fitted, few_rows, report_on
 from softprompt.training.runs import RunFolder
 from softprompt.training.trainer import Fit
@@ -73,19 +73,18 @@ def train(
         UnknownNameError: an option that does not exist.
         ConfigError: an option out of range.
         TemplateError: the prompt does not fit the backbone's positions, or the template has no `{soft}`.
-        TrainingError: nothing to resume here, or no step gave a finite loss.
+        TrainingError: the run to resume had other settings, or no step gave a finite loss.
         KeyboardInterrupt: stopped between two steps; `resume=True` goes on.
     """
     config = TrainConfig.read(**{**(config.model_dump() if config else {}), **options})
     settings = _settings(backbone, task, config, start)
     folder = RunFolder(Path(run) if run else runs_dir() / _run_name(task, settings))
     model = PromptedModel(backbone)
-    everything = Parts(task.splits["train"], task.splits["validation"])
-    pooled = (
-        cross_fitted(model, task, config, folder.path, resume=resume, start=start) if few_rows(task, config) else None
-    )
-    if pooled is not None:
-        everything = Parts.of_all(task, config.seed)
+    few = few_rows(task)
+    everything = Parts.of_all(task, config.seed) if few else Parts(task.splits["train"], task.splits["validation"])
+    pooled = None
+    if few and config.report:
+        pooled = cross_fitted(model, task, config, folder.path, settings, resume=resume, start=start)
     fitted = fit(model, task, everything, config, folder, settings, resume=resume, start=start)
     began = time.monotonic()
     report = report_on(model, task, everything, fitted, config, pooled) if config.report else None
@@ -102,6 +101,7 @@ def _settings(backbone: Backbone, task: Task, config: TrainConfig, start: SoftPr
         "template": task.template.to_json(),
         "readout": task.readout.to_json(),
         "seed": config.seed,
+        "fitted on": ALL_ROWS if few_rows(task) else "train",
         "parent": start.digest if start else None,
         "backbone": {
             "name": _plain_name(backbone),
@@ -125,6 +125,8 @@ def _plain_name(backbone: Backbone) -> str:
 
 
 def _run_name(task: Task, settings: Mapping[str, Any]) -> str:
-    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+    # Without the thread count: resuming with another one is to be refused, not to look like another run.
+    named = {key: value for key, value in settings.items() if key != "threads"}
+    digest = hashlib.sha256(json.dumps(named, sort_keys=True).encode()).hexdigest()
     safe = "".join(c if c.isalnum() or c in "-_" else "-" for c in task.name.lower())
     return f"{safe}-{digest[:8]}"

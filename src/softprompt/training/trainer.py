@@ -13,9 +13,11 @@ from torch import Tensor
 
 from softprompt.errors import TrainingError
 from softprompt.modeling.bound import BoundPrompt
+from softprompt.modeling.layout import by_length
 from softprompt.modeling.prompted_model import PromptedModel
 from softprompt.progress import Meter, meter, say
 from softprompt.prompts.parameterizations.base import PromptParameterization
+from softprompt.shapes import Float
 from softprompt.tasks.readout import LabelWords
 from softprompt.tasks.task import Example
 from softprompt.tasks.template import Template, TokenRow
@@ -27,6 +29,10 @@ from softprompt.training.monitors import GradientWatch, distance, is_finite, tok
 from softprompt.training.runs import RunFolder
 from softprompt.training.schedule import warmup_cosine
 
+DONE = "all steps done"
+"""Why a run ends when nothing else ended it."""
+TOKENS = 2048
+"""Tokens, padding counted, whose graph is held at once: a few gigabytes on a backbone of 270M parameters."""
 FEW = 200
 """Below this many validation rows the last prompt stands unless another is better beyond one standard error."""
 
@@ -42,7 +48,8 @@ class Fit:
         validation: loss and accuracy of the chosen prompt on the validation rows (used for selection).
         stopped: why the run ended.
         cut_rows: rows seen in training whose text was shortened, counted each time.
-        seconds: spent in this process; never stored in the prompt.
+        examples: rows learned from, each time counted.
+        seconds: spent training, interrupted parts included; never stored in the prompt.
     """
 
     tensors: Mapping[str, Tensor]
@@ -51,6 +58,7 @@ class Fit:
     validation: Mapping[str, float]
     stopped: str
     cut_rows: int
+    examples: int
     seconds: float
 
 
@@ -60,6 +68,11 @@ class _State:
 
     step: int = 0
     best_step: int = -1
+    last_step: int = -1
+    stopped: str = ""
+    finite: bool = True
+    examples: int = 0
+    seconds: float = 0.0
     best: dict[str, float] = field(default_factory=dict)
     last: dict[str, float] = field(default_factory=dict)
     waited: int = 0
@@ -121,35 +134,35 @@ class Trainer:
         """
         if resume:
             self._restore()
-        began = time.monotonic()
-        stopped = "all steps done"
+        state = self._state
         with interruption() as asked, meter("training", self._config.steps) as progress:
-            progress.advance(self._state.step)
-            while self._state.step < self._config.steps:
-                stop = self._advance(progress)
-                if stop or asked.asked or self._state.step % self._config.checkpoint_every == 0:
+            progress.advance(state.step)
+            while not state.stopped:
+                began = time.monotonic()
+                self._advance(progress)
+                state.seconds += time.monotonic() - began
+                if state.stopped or asked.asked or state.step % self._config.checkpoint_every == 0:
                     self._save()
-                if stop:
-                    stopped = stop
-                    break
                 if asked.asked:
                     raise KeyboardInterrupt
-        return self._finish(stopped, time.monotonic() - began)
+        return self._finish()
 
-    def _advance(self, progress: Meter) -> str | None:
-        """Do one step and what is due after it; return why to stop, if there is a reason."""
+    def _advance(self, progress: Meter) -> None:
+        """Do one step and what is due after it; note why to stop, if there is a reason."""
         state, config = self._state, self._config
         record = self.step(state.step)
         if record is None:
-            return self._give_up()
+            self._give_up()
+            return
         state.step += 1
         self._run.log({"event": "step", "step": state.step, **record})
         progress.advance(1, f"loss {record['loss']:.3f}, {record['examples_per_second']:.0f} examples/s")
         if self._validation and (state.step % config.validate_every == 0 or state.step == config.steps):
             self._validate()
             if state.waited >= config.patience:
-                return f"validation loss has not improved for {config.patience} validations"
-        return None
+                state.stopped = f"validation loss has not improved for {config.patience} validations"
+        if state.step == config.steps:
+            state.stopped = state.stopped or DONE
 
     def step(self, step: int) -> dict[str, Any] | None:
         """Take one optimizer step; return what was measured, or `None` when loss or gradient is not finite."""
@@ -161,16 +174,15 @@ class Trainer:
             group["lr"] = self._rate * warmup_cosine(step, self._config.steps, self._config.warmup)
         self._optimizer.zero_grad()
         tokens = self._parameterization.materialize()["input"]
-        tokens.retain_grad()
-        loss = -self._model.gold_log_probabilities(rows, self._bound.with_tokens(tokens), gold).mean()
-        loss.backward()
-        gradient = tokens.grad
-        if gradient is None or not is_finite(loss, gradient):
+        loss, gradient = self._loss_and_gradient(tokens, rows, gold)
+        if not is_finite(loss, gradient):
             return None
+        tokens.backward(gradient)
         norm = torch.nn.utils.clip_grad_norm_(self._parameterization.parameters(), self._config.clip)
         self._optimizer.step()
         self._watch(step + 1, norms := token_norms(gradient))
         self._state.cut_rows += sum(row.cut > 0 for row in rows)
+        self._state.examples += len(rows)
         text, padded = sum(len(row.ids) for row in rows), len(rows) * max(len(row.ids) for row in rows)
         seconds = time.perf_counter() - began
         return {
@@ -183,6 +195,21 @@ class Trainer:
             "tokens_per_second": text / seconds,
             "padding": 1 - text / padded,
         }
+
+    def _loss_and_gradient(
+        self, tokens: Float[Tensor, "P D"], rows: Sequence[TokenRow], gold: Sequence[int]
+    ) -> tuple[Float[Tensor, ""], Float[Tensor, "P D"]]:
+        """Mean loss of a batch and its gradient at the virtual tokens; long rows go a few at a time, for memory."""
+        leaf = tokens.detach().requires_grad_()
+        total = torch.zeros(())
+        for part in by_length([len(row.ids) for row in rows], len(rows), TOKENS):
+            bound = self._bound.with_tokens(leaf)
+            terms = self._model.gold_log_probabilities([rows[i] for i in part], bound, [gold[i] for i in part])
+            loss = -terms.sum() / len(rows)
+            loss.backward()
+            total += loss.detach().cpu()
+        assert leaf.grad is not None, "every row depends on the prompt"
+        return total, leaf.grad
 
     def batch(self, step: int) -> list[tuple[int, TokenRow]]:
         """Return the rows of a step, counted from 0: pairs of row number and encoded row."""
@@ -201,7 +228,7 @@ class Trainer:
         gold = torch.tensor([self._labels[str(e.label)] for e in self._validation], device=tokens.device)
         terms = scores.log_probabilities.gather(1, gold[:, None])[:, 0].cpu()
         hits = (scores.log_probabilities.argmax(1) == gold).float().mean()
-        state.last = {"loss": -terms.mean().item(), "accuracy": hits.item()}
+        state.last, state.last_step = {"loss": -terms.mean().item(), "accuracy": hits.item()}, state.step
         self._tensors["last_terms"] = terms
         state.waited += 1
         if not state.best or state.last["loss"] < state.best["loss"]:
@@ -209,7 +236,7 @@ class Trainer:
             self._tensors |= {"best": tokens, "best_terms": terms}
         self._run.log({"event": "validation", "step": state.step, **state.last, "best_step": state.best_step})
 
-    def _give_up(self) -> str:
+    def _give_up(self) -> None:
         """The loss or the gradient is no number: keep the best, if there is one."""
         step = self._state.step + 1
         self._run.log({"event": "warning", "step": step, "text": "loss or gradient is not finite"})
@@ -219,22 +246,23 @@ class Trainer:
                 f"rate (it is {self._config.learning_rate} times the embeddings' RMS), or train in fp32"
             )
         say(f"warning: the loss is not finite at step {step}; the best so far (step {self._state.best_step}) is kept")
-        return f"the loss was not finite at step {step}"
+        self._state.finite, self._state.stopped = False, f"the loss was not finite at step {step}"
 
-    def _finish(self, stopped: str, seconds: float) -> Fit:
+    def _finish(self) -> Fit:
         state = self._state
-        finite = "not finite" not in stopped
-        if finite and (not state.best or self._last_stands()):
+        if state.finite and (not state.best or self._last_stands()):
             chosen, step, figures = self._parameterization.materialize()["input"], state.step, state.last
         else:
             chosen, step, figures = self._tensors["best"], state.best_step, state.best
         tensors = {"input": chosen.detach().float().cpu().clone()}
-        return Fit(tensors, step, state.step, dict(figures), stopped, state.cut_rows, seconds)
+        return Fit(
+            tensors, step, state.step, dict(figures), state.stopped, state.cut_rows, state.examples, state.seconds
+        )
 
     def _last_stands(self) -> bool:
         """With few validation rows, tell whether the best is no better than the last beyond one standard error."""
-        state = self._state
-        if len(self._validation) >= FEW or state.best_step == state.step or state.step % self._config.validate_every:
+        state, rows = self._state, len(self._validation)
+        if state.best_step == state.step or state.last_step != state.step or not 2 <= rows < FEW:
             return state.best_step == state.step
         gain = self._tensors["best_terms"] - self._tensors["last_terms"]
         return bool(gain.mean() <= gain.std() / len(gain) ** 0.5)
@@ -245,10 +273,8 @@ class Trainer:
     def _save(self) -> None:
         state = self._state
         parameters = {f"parameter.{n}": p for n, p in self._parameterization.state_dict().items()}
-        plain = {
-            "best_step": state.best_step, "best": state.best, "last": state.last, "waited": state.waited,
-            "cut_rows": state.cut_rows, "watch": state.watch.state(),
-        }  # fmt: skip
+        plain = {**vars(state), "watch": state.watch.state()}
+        plain.pop("step")
         tensors = {**parameters, **optimizer_tensors(self._optimizer), **self._tensors}
         Checkpoint(state.step, tensors, plain).save(self._run.checkpoint)
 
