@@ -32,9 +32,9 @@ def speed(setting: Setting) -> Result:
     subjects = [setting, replace(setting, backbone=GPT2)]
     training = {s.backbone: {P: _training(s, P) for P in LENGTHS} for s in subjects}
     growth = call(
-        "cases", "growth", **setting.plain(lengths=[*LENGTHS], rounds=setting.pick(9, 2), steps=setting.pick(4, 1))
+        "cases", "growth", **setting.plain(lengths=[*LENGTHS], rounds=setting.pick(7, 2), steps=setting.pick(2, 1))
     )
-    rows = setting.pick(512, 32)
+    rows = setting.pick(256, 32)
     scoring = {
         P: call("cases", "scoring", **setting.plain(virtual_tokens=P, rounds=setting.pick(7, 2), rows=rows))
         for P in LENGTHS
@@ -54,7 +54,7 @@ def speed(setting: Setting) -> Result:
 
 def _training(setting: Setting, virtual_tokens: int) -> dict[str, Any]:
     """One comparison; the side that a machine has no memory for is left out and said so."""
-    asked = setting.plain(virtual_tokens=virtual_tokens, rounds=setting.pick(5, 2), steps=setting.pick(3, 1))
+    asked = setting.plain(virtual_tokens=virtual_tokens, rounds=setting.pick(5, 2), steps=1)
     try:
         return call("cases", "training", **asked)
     except OutOfMemoryError as died:
