@@ -84,6 +84,15 @@ def check_mixed_prompts(backbone: Backbone) -> None:
         _same(mixed, single, "mixed prompts")
 
 
+def check_large_batch(backbone: Backbone) -> None:
+    """64 rows of mixed lengths, in a shuffled order and behind prompts of two lengths, score as they do alone."""
+    some, kinds = rows(64), [prompt(backbone, 4, seed=1), prompt(backbone, 9, seed=2)]
+    order = torch.randperm(64, generator=torch.Generator().manual_seed(0)).tolist()
+    mixed = _scores(backbone, [some[i] for i in order], [kinds[i % 2] for i in order])
+    for found, i in zip(mixed, order, strict=True):
+        _same(found, _scores(backbone, [some[i]], [kinds[i % 2]])[0], f"row {i} of 64")
+
+
 def check_long_prefix(backbone: Backbone) -> None:
     """Prompts longer than the attention window, and rows longer than it, score the same alone and batched."""
     for length in (7, 8, 9, 30):
@@ -130,9 +139,15 @@ def check_prompt_matters(backbone: Backbone) -> None:
 
 
 CHECKS = (
-    check_alone_and_batched, check_mixed_prompts, check_long_prefix, check_shared_prefix_is_the_row_path,
-    check_training_is_serving, check_against_plain_forward, check_prompt_matters,
-)  # fmt: skip
+    check_alone_and_batched,
+    check_mixed_prompts,
+    check_large_batch,
+    check_long_prefix,
+    check_shared_prefix_is_the_row_path,
+    check_training_is_serving,
+    check_against_plain_forward,
+    check_prompt_matters,
+)
 """Every check; each takes an fp32 backbone and raises AssertionError where the contract is broken."""
 
 

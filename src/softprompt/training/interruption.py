@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from collections.abc import Iterator
@@ -31,6 +32,7 @@ def interruption() -> Iterator[Interruption]:
         if state.asked:
             raise KeyboardInterrupt
         state.asked = True
+        os.write(2, b"stopping after this step; once more stops at once\n")  # print is not safe in a handler
 
     for number in before:
         signal.signal(number, note)
