@@ -31,7 +31,7 @@ test: check
 check: $(DEV)
 	@echo "== lint"
 	@$(BIN)/ruff check .
-	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff format --check src tests benchmarks conftest.py
 	@echo "== types"
 	@$(BIN)/mypy
 	@echo "== layers"
