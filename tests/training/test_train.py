@@ -11,7 +11,7 @@ from softprompt.prompts.parameterizations.direct import DirectPrompt
 from softprompt.tasks.load import load_task
 from softprompt.testing.conformance import prompt
 from softprompt.testing.toy import toy_rows
-from softprompt.training import fitting, trainer
+from softprompt.training import trainer
 from softprompt.training.config import TrainConfig
 from softprompt.training.runs import RunFolder
 from softprompt.training.train import train
@@ -150,12 +150,28 @@ def test_other_placements_train_too(backbone, run):
     assert result.prompt.template.placement == "suffix"
 
 
-def test_few_validation_rows_do_not_choose_on_noise(backbone, task, tmp_path):
-    config = TrainConfig(**FAST)
-    model = PromptedModel(backbone)
-    parts = fitting.Parts(task.rows("train"), task.rows("validation")[:10])
-    fitted = fitting.fit(model, task, parts, config, RunFolder(tmp_path), {})
-    assert fitted.fit.step in (8, 16, 24)
+@pytest.mark.parametrize(("gain", "rows", "chosen"), [(0.01, 10, 24), (2.0, 10, 8), (0.01, 300, 8)])
+def test_few_validation_rows_do_not_choose_on_noise(backbone, task, tmp_path, gain, rows, chosen):
+    start = torch.zeros(6, backbone.embedding_size)
+    validation = (task.rows("validation") * 5)[:rows]
+    config = TrainConfig(**FAST, validation_rows=rows)
+    fitting_one = trainer.Trainer(
+        PromptedModel(backbone),
+        DirectPrompt(start),
+        task.template,
+        task.readout,
+        task.rows("train"),
+        validation,
+        config,
+        RunFolder(tmp_path),
+    )
+    noise = torch.linspace(-1, 1, rows)  # the best is ahead of the last by `gain`, give or take one a row
+    fitting_one._tensors |= {"best_terms": noise + gain, "last_terms": torch.zeros(rows)}
+    figures = {"loss": 0.5, "accuracy": 0.5}
+    fitting_one._state = trainer._State(
+        step=24, best_step=8, last_step=24, best=figures, last=figures, stopped=trainer.DONE
+    )
+    assert fitting_one.fit().step == chosen
 
 
 def _interrupt_after(monkeypatch, steps):
