@@ -64,7 +64,7 @@ def scoring(virtual_tokens: int, rounds: int, rows: int, **setting: Any) -> dict
     texts = [example.fields for example in task.splits["test"][:rows]]
     noise = torch.randn(virtual_tokens, backbone.embedding_size, generator=torch.Generator().manual_seed(0))
     tensors = {"input": noise * backbone.embedding_rms}
-    prompt = BoundPrompt.make(backbone, tensors["input"], task.template, task.readout, key="prompt")
+    prompt = BoundPrompt.make(backbone, {"input": tensors["input"]}, task.template, task.readout, key="prompt")
     bare = replace(model.bare(task.template, task.readout), key="bare")  # its few words are run once, as a prompt's are
     sides = {OURS: lambda _: model.score_labels(texts, prompt), BARE: lambda _: model.score_labels(texts, bare)}
     return {"seconds": turn_by_turn(sides, rounds=rounds, steps=1), "rows": len(texts)}

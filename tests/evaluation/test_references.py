@@ -146,7 +146,7 @@ def test_the_start_of_training_is_a_hard_prompt():
     backbone = tiny_backbone("llama")
     model, words = PromptedModel(backbone), LabelWords.from_labels(LABELS)
     ids = torch.tensor(backbone.tokenizer.encode("good or bad", add_special_tokens=False))
-    bound = BoundPrompt.make(backbone, backbone.embed(ids).float(), Template("{bos}{soft}{text}:"), words)
+    bound = BoundPrompt.make(backbone, {"input": backbone.embed(ids).float()}, Template("{bos}{soft}{text}:"), words)
     as_text = model.bare(Template("{bos}good or bad{text}:"), words)
     found = examples(4)
     expected = Passes(model, as_text).score(found)

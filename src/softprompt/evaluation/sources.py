@@ -45,7 +45,7 @@ class Passes:
 
     @property
     def _choices(self) -> int:
-        return len(self.bound.labels.steps)
+        return self.bound.reading.choices
 
     @cached_property
     def _known(self) -> Remembered:

@@ -1,19 +1,26 @@
-"""A prompt in the terms of one backbone: virtual tokens, template and label words as token ids."""
+"""A prompt in the terms of one backbone: its tensors there, its template as token ids, its readout as a reading."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
 from softprompt.backbones.backbone import Backbone, KeyValues
-from softprompt.errors import TemplateError
-from softprompt.modeling.labels import LabelTrie
+from softprompt.errors import IncompatiblePromptError, TemplateError
+from softprompt.modeling.labels import LabelTrie, WordsReading
+from softprompt.modeling.readings import Reading, RowsReading
+from softprompt.prompts import sites
 from softprompt.prompts.soft_prompt import SoftPrompt
 from softprompt.shapes import Float
 from softprompt.tasks.readout import LabelWords
 from softprompt.tasks.template import Template, TokenizedTemplate
+
+FEATURES = frozenset({"key-values", "learned-rows"})
+"""What this room computes beyond rows at the input."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,53 +28,105 @@ class BoundPrompt:
     """What one backbone needs to answer with one prompt.
 
     Attributes:
-        virtual_tokens: [P, D], fp32; P may be 0 (the bare template).
+        tensors: the prompt's tensors by site, fp32, on the backbone's device.
         template: the template in this backbone's tokens.
-        labels: the label words as a token trie.
+        reading: how answers are read out.
         key: two bound prompts with the same key have the same prefix; `None` while the prompt is in training.
     """
 
-    virtual_tokens: Float[Tensor, "P D"]
+    tensors: Mapping[str, Tensor]
     template: TokenizedTemplate
-    labels: LabelTrie
+    reading: Reading
     key: str | None = None
 
     @classmethod
     def make(
-        cls, backbone: Backbone, virtual_tokens: Tensor, template: Template, readout: LabelWords, key: str | None = None
+        cls,
+        backbone: Backbone,
+        tensors: Mapping[str, Tensor],
+        template: Template,
+        readout: LabelWords,
+        key: str | None = None,
     ) -> BoundPrompt:
-        """Bind virtual tokens [P, D], a template and a readout to a backbone.
+        """Bind tensors by site, a template and a readout to a backbone.
 
         Raises:
-            TemplateError: P and the template's words leave no room in the backbone's positions.
+            TemplateError: P and the template's words leave no room in the backbone's positions; or the prompt has
+                keys and values and its soft tokens do not stand together in front of the first field.
+            IncompatiblePromptError: its keys and values are not those of this backbone's layers.
             DataError: two labels become the same tokens.
         """
-        tokenized = template.tokenize(backbone.tokenizer, virtual_tokens.shape[0])
-        labels = LabelTrie.build(readout, backbone.tokenizer)
-        bound = cls(virtual_tokens.to(backbone.device, torch.float32), tokenized, labels, key)
-        bound._check_room(backbone)
+        own = {site: tensor.to(backbone.device, torch.float32) for site, tensor in tensors.items()}
+        length = sites.length({site: tuple(tensor.shape) for site, tensor in own.items()})
+        tokenized = template.tokenize(backbone.tokenizer, length)
+        words = WordsReading(LabelTrie.build(readout, backbone.tokenizer), backbone.logits)
+        reading = RowsReading(own["readout.weight"], own["readout.bias"]) if "readout.weight" in own else words
+        bound = cls(own, tokenized, reading, key)
+        bound._check_room(backbone, length)
+        bound._check_layers(backbone)
         return bound
 
     @classmethod
     def of(cls, backbone: Backbone, prompt: SoftPrompt) -> BoundPrompt:
         """Bind a kept prompt; the caller has checked that it belongs to this backbone."""
-        return cls.make(backbone, prompt.tensors["input"], prompt.template, prompt.readout, prompt.digest)
+        return cls.make(backbone, prompt.tensors, prompt.template, prompt.readout, prompt.digest)
 
-    def with_tokens(self, virtual_tokens: Float[Tensor, "P D"]) -> BoundPrompt:
-        """Return the same with other virtual tokens, as at each step of training."""
-        return replace(self, virtual_tokens=virtual_tokens, key=None)
+    @property
+    def virtual_tokens(self) -> Float[Tensor, "P D"] | None:
+        """Rows at the input; none where the prompt is keys and values."""
+        return self.tensors.get("input")
+
+    @cached_property
+    def layers(self) -> KeyValues | None:
+        """Keys and values of the soft tokens in every layer, [1, H, P, K] each; none where they are input rows."""
+        if "layers.0.key" not in self.tensors:
+            return None
+        count = sum(site.endswith(".key") for site in self.tensors)
+        return [(self.tensors[f"layers.{n}.key"][None], self.tensors[f"layers.{n}.value"][None]) for n in range(count)]
+
+    @cached_property
+    def split(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """The shared prefix's tokens in front of the soft ones and behind them."""
+        ids = self.template.prefix
+        soft = [i for i, token in enumerate(ids) if token < 0]
+        return ids[: soft[0]], ids[soft[-1] + 1 :]
+
+    def with_tensors(self, tensors: Mapping[str, Tensor]) -> BoundPrompt:
+        """Return the same with other tensors at the same sites, as at each step of training."""
+        return replace(self, tensors=tensors, reading=self.reading.with_tensors(tensors), key=None)
 
     def limit(self, backbone: Backbone) -> int | None:
-        """Return how many tokens prefix and row may take together, the longest label's tokens kept free."""
-        return None if backbone.max_positions is None else backbone.max_positions - self.labels.depth
+        """Return how many tokens prefix and row may take together, the longest answer's tokens kept free."""
+        return None if backbone.max_positions is None else backbone.max_positions - self.reading.depth
 
-    def _check_room(self, backbone: Backbone) -> None:
+    def _check_room(self, backbone: Backbone, length: int) -> None:
         limit = self.limit(backbone)
         if limit is not None and len(self.template.prefix) >= limit:
-            length, taken = self.virtual_tokens.shape[0], len(self.template.prefix)
             raise TemplateError(
-                f"{length} virtual tokens and the words around them take {taken} of the {limit} positions of "
-                f"`{backbone.name}`; use fewer virtual tokens"
+                f"{length} virtual tokens and the words around them take {len(self.template.prefix)} of the {limit} "
+                f"positions of `{backbone.name}`; use fewer virtual tokens"
+            )
+
+    def _check_layers(self, backbone: Backbone) -> None:
+        """Refuse keys and values that could not stand where the template or the backbone would have them."""
+        found = sorted({int(site.split(".")[1]) for site in self.tensors if site.startswith("layers.")})
+        if not found:
+            return
+        if found != list(range(backbone.num_layers)):
+            raise IncompatiblePromptError(
+                f"the prompt has keys and values for the layers {found}, and `{backbone.name}` has layers 0 to "
+                f"{backbone.num_layers - 1}; each of them needs its own"
+            )
+        soft = [i for i, token in enumerate(self.template.prefix) if token < 0]
+        if self.template.template.placement != "prefix" or soft != list(range(soft[0], soft[-1] + 1)):
+            raise TemplateError(
+                f"the template `{self.template.template.pattern}` does not have its soft tokens together in front of "
+                "its first field, where a prompt of keys and values must stand; write one {soft} there"
+            )
+        if backbone.position_switch is not None:
+            raise IncompatiblePromptError(
+                f"`{backbone.name}` turns its keys by factors that depend on the length of a row (longrope), so that "
+                "keys cannot be kept; train input rows instead: parameterization=direct"
             )
 
 

@@ -41,21 +41,59 @@ class Pass(NamedTuple):
     mask: Int[Tensor, "B S+T"]
 
 
-def run_prefix(backbone: Backbone, bound: BoundPrompt, *, far: bool = False) -> Prefix:
-    """Run everything before the first field once; gradients reach the virtual tokens through keys and values."""
-    ids = bound.template.prefix
-    if not ids:
+def run_prefixes(backbone: Backbone, bounds: Sequence[BoundPrompt], *, far: bool = False) -> list[Prefix]:
+    """Run everything before the first field, once a prompt and all prompts together.
+
+    Gradients reach virtual tokens through the keys and values of their slots; a prompt that is keys and values puts
+    them there as they are, and only the words behind them are run.
+    """
+    heads = [_head(backbone, bound, far) for bound in bounds]
+    rests = [bound.template.prefix if bound.layers is None else bound.split[1] for bound in bounds]
+    running = [i for i, rest in enumerate(rests) if rest]
+    if running:
+        batch = Batch(
+            [bounds[i] for i in running],
+            [heads[i] for i in running],
+            range(len(running)),
+            [rests[i] for i in running],
+            far,
+        )
+        done = run_rows(backbone, batch, keep=True)
+        for i, prefix in zip(running, _apart(done), strict=True):
+            assert prefix.length == heads[i].length + len(rests[i]), "the backbone did not keep the whole prefix"
+            heads[i] = prefix
+    return heads
+
+
+def _head(backbone: Backbone, bound: BoundPrompt, far: bool) -> Prefix:
+    """What stands in front of the words to run: nothing, or a prompt's own keys and values behind its first words."""
+    if bound.layers is None:
         return Prefix(None, 0)
-    device = backbone.device
-    embeddings = _embed(
-        backbone, torch.tensor([ids], device=device), [bound], torch.zeros(1, dtype=torch.long, device=device)
-    )
-    length = torch.tensor([len(ids)], device=device)
-    layout = contiguous(torch.zeros_like(length), length, len(ids))
-    _, past = _run(backbone, embeddings, layout, None, keep=True, far=far)
-    assert past is not None, "keep=True returns keys and values"
-    assert past[0][0].shape[2] == len(ids), "the backbone did not keep the whole prefix"
-    return Prefix(past, len(ids))
+    words = bound.split[0]
+    length = len(words) + bound.layers[0][0].shape[2]
+    own = [(k.to(backbone.dtype), v.to(backbone.dtype)) for k, v in bound.layers]
+    if not words:
+        return Prefix(own, length)
+    with torch.no_grad():  # nothing in front of the prompt learns
+        before = run_rows(backbone, Batch([bound], [Prefix(None, 0)], [0], [words], far), keep=True).past
+    assert before is not None, "keep=True returns keys and values"
+    joined = [(torch.cat([k0, k], 2), torch.cat([v0, v], 2)) for (k0, v0), (k, v) in zip(before, own, strict=True)]
+    return Prefix(joined, length)
+
+
+def _apart(done: Pass) -> list[Prefix]:
+    """The keys and values of each row of a pass by itself, its padding taken off."""
+    assert done.past is not None, "the pass kept its keys and values"
+    out = []
+    for row, mask in enumerate(done.mask):
+        real = mask.nonzero()[:, 0]
+        start, stop = int(real[0]), int(real[-1]) + 1
+        out.append(
+            Prefix(
+                [(k[row : row + 1, :, start:stop], v[row : row + 1, :, start:stop]) for k, v in done.past], stop - start
+            )
+        )
+    return out
 
 
 def run_rows(backbone: Backbone, batch: Batch, *, keep: bool = False) -> Pass:
@@ -113,9 +151,9 @@ def _embed(
     where = (ids < 0).nonzero(as_tuple=True)
     if not where[0].numel():
         return embeddings
-    sizes = [bound.virtual_tokens.shape[0] for bound in bounds]
-    starts = torch.tensor([sum(sizes[:i]) for i in range(len(sizes))], device=ids.device)
-    table = torch.cat([bound.virtual_tokens for bound in bounds]).to(embeddings.device, embeddings.dtype)
+    tables = [bound.virtual_tokens if bound.virtual_tokens is not None else embeddings[0, :0] for bound in bounds]
+    starts = torch.tensor([sum(map(len, tables[:i])) for i in range(len(tables))], device=ids.device)
+    table = torch.cat([rows.to(embeddings.device, embeddings.dtype) for rows in tables])
     return embeddings.index_put(where, table[starts[owner[where[0]]] - 1 - ids[where]])
 
 

@@ -13,10 +13,10 @@ from torch import Tensor
 from softprompt.backbones.backbone import Backbone
 from softprompt.errors import ConfigError
 from softprompt.modeling.answers import Answer, answer
-from softprompt.modeling.bound import BoundPrompt, Prefix
-from softprompt.modeling.forward import Batch, Pass, run_on, run_prefix, run_rows
-from softprompt.modeling.labels import LabelTrie
+from softprompt.modeling.bound import FEATURES, BoundPrompt, Prefix
+from softprompt.modeling.forward import Batch, Pass, run_on, run_prefixes, run_rows
 from softprompt.modeling.layout import by_length
+from softprompt.modeling.readings import Reading
 from softprompt.progress import Meter
 from softprompt.prompts.soft_prompt import SoftPrompt
 from softprompt.shapes import Float
@@ -24,6 +24,9 @@ from softprompt.tasks.readout import LabelWords
 from softprompt.tasks.template import Template, TokenRow
 
 Row = Mapping[str, str]
+Held = Mapping[tuple[BoundPrompt, bool], Prefix]
+"""Shared prefixes that have been run already, by prompt and side of the backbone's `position_switch`."""
+
 K = TypeVar("K")
 V = TypeVar("V")
 
@@ -122,7 +125,7 @@ class PromptedModel:
     def bare(self, template: Template, readout: LabelWords) -> BoundPrompt:
         """Return the template with no virtual tokens at all: what zero-shot scoring uses."""
         nothing = torch.zeros(0, self.backbone.embedding_size)
-        return BoundPrompt.make(self.backbone, nothing, template, readout)
+        return BoundPrompt.make(self.backbone, {"input": nothing}, template, readout)
 
     def bind(self, prompt: SoftPrompt, *, allow_other_weights: bool = False) -> BoundPrompt:
         """Return a kept prompt in this backbone's terms, made once.
@@ -130,7 +133,7 @@ class PromptedModel:
         Raises:
             IncompatiblePromptError: the prompt was trained on another backbone.
         """
-        prompt.check(self.backbone.fingerprint, allow_other_weights=allow_other_weights)
+        prompt.check(self.backbone.fingerprint, allow_other_weights=allow_other_weights, features=FEATURES)
         if prompt.digest not in self._bound:
             self._bound[prompt.digest] = BoundPrompt.of(self.backbone, prompt)
             _forget_oldest(self._bound, self._room)
@@ -140,38 +143,54 @@ class PromptedModel:
         """Tokenise a row, its fields shortened where the backbone's positions or the template ask for it."""
         return bound.template.row(row, bound.limit(self.backbone))
 
-    def gold_log_probabilities(
-        self, rows: Sequence[TokenRow], bound: BoundPrompt, gold: Sequence[int]
-    ) -> Float[Tensor, " B"]:
-        """Return each row's log-probability of its gold label, with gradients to the virtual tokens.
+    def prefixes(self, bounds: Sequence[BoundPrompt], *, far: bool = False) -> list[Prefix]:
+        """Run the shared prefixes of some prompts together, with gradients to their tensors; nothing is kept."""
+        return run_prefixes(self.backbone, bounds, far=far)
 
-        The prefix is run once for the batch and the gold label's tokens ride behind the row; probabilities
+    def sides(self, rows: Sequence[TokenRow], bounds: Sequence[BoundPrompt]) -> list[tuple[bool, list[int]]]:
+        """Part rows by the side of the backbone's `position_switch` that they end on; most backbones have one side."""
+        switch = self.backbone.position_switch
+        if switch is None:
+            return [(False, list(range(len(rows))))] if rows else []
+        reach = [len(b.template.prefix) + len(r.ids) + b.reading.depth for r, b in zip(rows, bounds, strict=True)]
+        sides = [(far, [i for i, n in enumerate(reach) if (n > switch) == far]) for far in (False, True)]
+        return [(far, members) for far, members in sides if members]
+
+    def gold_log_probabilities(
+        self,
+        rows: Sequence[TokenRow],
+        bounds: BoundPrompt | Sequence[BoundPrompt],
+        gold: Sequence[int],
+        held: Held | None = None,
+    ) -> Float[Tensor, " B"]:
+        """Return each row's log-probability of its gold answer, with gradients to the prompts' tensors.
+
+        A prefix is run once for the batch and the gold answer's tokens ride behind the row; probabilities
         are those of `score_labels` (with `full`: not yet normalised over the labels, the usual
         language-modelling objective).
-        """
-        trie = bound.labels
-        ids = [row.ids + trie.path(label) for row, label in zip(rows, gold, strict=True)]
-        total = torch.zeros(len(rows), device=self.backbone.device)
-        for far, members in self._sides(rows, [bound] * len(rows)):
-            batch = self._batch([ids[i] for i in members], [bound] * len(members), far)
-            hidden = run_rows(self.backbone, batch).hidden
-            ends = [len(batch.ids[j]) - len(trie.path(gold[i])) - 1 for j, i in enumerate(members)]
-            terms = self._gold(hidden, trie, [gold[i] for i in members], ends)
-            total = total.index_add(0, torch.tensor(members, device=total.device), terms)
-        return total
 
-    def _gold(self, hidden: Tensor, trie: LabelTrie, gold: Sequence[int], ends: Sequence[int]) -> Tensor:
-        """Sum the log-probabilities of each row's choices; `ends` is the column of each row's last own token."""
-        total = hidden.new_zeros(len(gold), dtype=torch.float32)
-        for node, (path, _) in enumerate(trie.nodes):
-            takes = [(j, step.child) for j, label in enumerate(gold) for step in trie.steps[label] if step.node == node]
-            if not takes:
-                continue
-            at = torch.tensor([j for j, _ in takes], device=hidden.device)
-            columns = torch.tensor([ends[j] + len(path) for j, _ in takes], device=hidden.device)
-            child = torch.tensor([c for _, c in takes], device=hidden.device)
-            logp = trie.node_log_probabilities(node, hidden[at, columns], self.backbone.logits)
-            total = total.index_add(0, at, logp.gather(1, child[:, None])[:, 0])
+        Args:
+            rows: encoded rows, B of them.
+            bounds: one prompt for all rows, or one for each.
+            gold: the right answer of each row, in [0, C).
+            held: prefixes that have been run already; none: run here.
+        """
+        each = [bounds] * len(rows) if isinstance(bounds, BoundPrompt) else list(bounds)
+        total = torch.zeros(len(rows), device=self.backbone.device)
+        for far, members in self.sides(rows, each):
+            behind = [each[i].reading.behind(gold[i]) for i in members]
+            ids = [rows[i].ids + path for i, path in zip(members, behind, strict=True)]
+            batch = self._batch(ids, [each[i] for i in members], far, held or {})
+            hidden = run_rows(self.backbone, batch).hidden
+            ends = [len(row) - len(path) - 1 for row, path in zip(batch.ids, behind, strict=True)]
+            for which, bound in enumerate(batch.bounds):
+                mine = [j for j, owner in enumerate(batch.owner) if owner == which]
+                states = hidden if len(batch.bounds) == 1 else hidden[torch.tensor(mine, device=hidden.device)]
+                terms = bound.reading.gold_log_probabilities(
+                    states, [ends[j] for j in mine], [gold[members[j]] for j in mine]
+                )
+                at = torch.tensor([members[j] for j in mine], device=total.device)
+                total = total.index_add(0, at, terms)
         return total
 
     def _score_encoded(
@@ -179,7 +198,7 @@ class PromptedModel:
     ) -> list[tuple[Tensor, Tensor]]:
         """Score encoded rows, each with its own prompt: (label log-probabilities [C], hidden state [D]) a row."""
         out: list[tuple[Tensor, Tensor] | None] = [None] * len(rows)
-        for far, members in self._sides(rows, bounds):
+        for far, members in self.sides(rows, bounds):
             widths = [len(rows[i].ids) + len(bounds[i].template.prefix) for i in members]
             for part in by_length(widths, self.budget.rows, self.budget.tokens):
                 chosen = [members[j] for j in part]
@@ -191,63 +210,53 @@ class PromptedModel:
         return [result for result in out if result is not None]
 
     def _score_batch(self, batch: Batch) -> list[tuple[Tensor, Tensor]]:
-        deep = any(bound.labels.depth for bound in batch.bounds)
+        deep = any(bound.reading.depth for bound in batch.bounds)
         done = run_rows(self.backbone, batch, keep=deep)
         ends = torch.tensor([len(row) - 1 for row in batch.ids], device=done.hidden.device)
         last = done.hidden[torch.arange(len(ends), device=ends.device), ends]  # [B, D]
         out: list[tuple[Tensor, Tensor] | None] = [None] * len(batch.ids)
         for which, bound in enumerate(batch.bounds):
             members = [i for i, owner in enumerate(batch.owner) if owner == which]
-            logp = self._all_labels(bound.labels, done, last, members, batch.far)
+            logp = self._read(bound.reading, done, last, members, batch.far)
             for i, row in zip(members, logp, strict=True):
                 out[i] = (row, last[i].float())
         return [result for result in out if result is not None]
 
-    def _all_labels(self, trie: LabelTrie, done: Pass, last: Tensor, members: list[int], far: bool) -> Tensor:
-        """Log-probabilities of all labels for the rows `members` of a pass: [M, C]."""
+    def _read(self, reading: Reading, done: Pass, last: Tensor, members: list[int], far: bool) -> Tensor:
+        """Log-probabilities of all answers for the rows `members` of a pass: [M, C]."""
         index = torch.tensor(members, device=last.device)
-        states: dict[tuple[int, ...], Tensor] = {(): last[index]}  # path -> hidden states [M, D] behind it
-        if trie.depth:
-            assert done.past is not None
-            own = Pass(done.hidden[index], [(k[index], v[index]) for k, v in done.past], done.mask[index])
-            # A few continuations at a time, so that memory follows the batch and not the number of labels.
-            for at in range(0, len(trie.continuations), 8):
-                paths = trie.continuations[at : at + 8]
-                hidden = run_on(self.backbone, own, paths, far=far)
-                states |= {p[: n + 1]: hidden[q, :, n] for q, p in enumerate(paths) for n in range(len(p))}
-        scored = [
-            trie.node_log_probabilities(i, states[node.path], self.backbone.logits) for i, node in enumerate(trie.nodes)
-        ]
-        return trie.combine(scored)
 
-    def _batch(self, ids: Sequence[tuple[int, ...]], bounds: Sequence[BoundPrompt], far: bool) -> Batch:
+        def go_on(paths: Sequence[tuple[int, ...]]) -> Tensor:
+            assert done.past is not None, "a pass is kept where a reading goes on from it"
+            own = Pass(done.hidden[index], [(k[index], v[index]) for k, v in done.past], done.mask[index])
+            return run_on(self.backbone, own, paths, far=far)
+
+        return reading.log_probabilities(last[index], go_on)
+
+    def _batch(
+        self, ids: Sequence[tuple[int, ...]], bounds: Sequence[BoundPrompt], far: bool, held: Held | None = None
+    ) -> Batch:
         """Lay out rows: distinct prompts once each, with their prefixes (or the prefix inside every row)."""
         distinct = list(dict.fromkeys(bounds))
         where = {bound: i for i, bound in enumerate(distinct)}
         owner = [where[bound] for bound in bounds]
-        if self._share_prefix:
-            return Batch(distinct, [self._prefix(bound, far) for bound in distinct], owner, ids, far)
-        whole = [bound.template.prefix + row for bound, row in zip(bounds, ids, strict=True)]
-        return Batch(distinct, [Prefix(None, 0)] * len(distinct), owner, whole, far)
+        shared = {bound: self._share_prefix or bound.layers is not None for bound in distinct}
+        prefixes = [self._prefix(bound, far, held or {}) if shared[bound] else Prefix(None, 0) for bound in distinct]
+        whole = [row if shared[bound] else bound.template.prefix + row for bound, row in zip(bounds, ids, strict=True)]
+        return Batch(distinct, prefixes, owner, whole, far)
 
-    def _prefix(self, bound: BoundPrompt, far: bool) -> Prefix:
+    def _prefix(self, bound: BoundPrompt, far: bool, held: Held) -> Prefix:
+        """The prefix held by the caller, or kept from an earlier call, or run now, by itself, and kept."""
+        if (bound, far) in held:
+            return held[bound, far]
         if bound.key is None:
-            return run_prefix(self.backbone, bound, far=far)
+            return run_prefixes(self.backbone, [bound], far=far)[0]
         key = (bound.key, far)
         if key not in self._kept:
-            self._kept[key] = run_prefix(self.backbone, bound, far=far)
+            self._kept[key] = run_prefixes(self.backbone, [bound], far=far)[0]
             _forget_oldest(self._kept, self._room)
         self._kept.move_to_end(key)
         return self._kept[key]
-
-    def _sides(self, rows: Sequence[TokenRow], bounds: Sequence[BoundPrompt]) -> list[tuple[bool, list[int]]]:
-        """Part rows by the side of the backbone's `position_switch` that they end on; most backbones have one side."""
-        switch = self.backbone.position_switch
-        if switch is None:
-            return [(False, list(range(len(rows))))] if rows else []
-        reach = [len(b.template.prefix) + len(r.ids) + b.labels.depth for r, b in zip(rows, bounds, strict=True)]
-        sides = [(far, [i for i, n in enumerate(reach) if (n > switch) == far]) for far in (False, True)]
-        return [(far, members) for far, members in sides if members]
 
 
 def _forget_oldest(kept: OrderedDict[K, V], room: int) -> None:

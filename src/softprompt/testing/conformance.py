@@ -162,7 +162,7 @@ def _scores(
 def _loss_and_gradient(backbone: Backbone, some: SoftPrompt, share: bool) -> tuple[Tensor, Tensor]:
     model = PromptedModel(backbone, share_prefix=share)
     tokens = some.tensors["input"].clone().requires_grad_()
-    bound = BoundPrompt.of(backbone, some).with_tokens(tokens)
+    bound = BoundPrompt.of(backbone, some).with_tensors({"input": tokens})
     gold = [i % len(some.readout.labels) for i in range(8)]
     terms = model.gold_log_probabilities([model.encode(row, bound) for row in rows()], bound, gold)
     (gradient,) = torch.autograd.grad(-terms.mean(), tokens)
@@ -174,6 +174,7 @@ def _plain(backbone: Backbone, some: SoftPrompt, row: Mapping[str, str]) -> Tens
     bound = BoundPrompt.of(backbone, some)
     ids = torch.tensor(bound.template.prefix + PromptedModel(backbone).encode(row, bound).ids)
     embedded = backbone.embed(ids.clamp(min=0))
+    assert bound.virtual_tokens is not None
     embedded[ids < 0] = bound.virtual_tokens[-1 - ids[ids < 0]].to(embedded.dtype)
     with torch.no_grad():
         logits = backbone.model(inputs_embeds=embedded[None], use_cache=False).logits[0, -1].double()

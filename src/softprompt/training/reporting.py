@@ -152,7 +152,7 @@ def _hard_text(model: PromptedModel, task: Task, config: TrainConfig) -> BoundPr
     text = initial_text(config, task.template, task.readout)
     length = len(model.backbone.tokenizer.encode(text, add_special_tokens=False))
     rows = from_text(model.backbone, length, text).rows
-    return BoundPrompt.make(model.backbone, rows, task.template, task.readout)
+    return BoundPrompt.make(model.backbone, {"input": rows}, task.template, task.readout)
 
 
 def _test_rows(task: Task, config: TrainConfig) -> tuple[list[Example], tuple[int, ...]]:

@@ -203,7 +203,7 @@ class Trainer:
         leaf = tokens.detach().requires_grad_()
         total = torch.zeros(())
         for part in by_length([len(row.ids) for row in rows], len(rows), TOKENS):
-            bound = self._bound.with_tokens(leaf)
+            bound = self._bound.with_tensors({"input": leaf})
             terms = self._model.gold_log_probabilities([rows[i] for i in part], bound, [gold[i] for i in part])
             loss = -terms.sum() / len(rows)
             loss.backward()
@@ -224,7 +224,7 @@ class Trainer:
         """Score the validation rows; keep the prompt if it is the best so far."""
         state = self._state
         tokens = self._parameterization.materialize()["input"].detach().clone()
-        scores = self._model.score_labels([e.fields for e in self._validation], self._bound.with_tokens(tokens))
+        scores = self._model.score_labels([e.fields for e in self._validation], self._bound.with_tensors({"input": tokens}))
         gold = torch.tensor([self._labels[str(e.label)] for e in self._validation], device=tokens.device)
         terms = scores.log_probabilities.gather(1, gold[:, None])[:, 0].cpu()
         hits = (scores.log_probabilities.argmax(1) == gold).float().mean()
