@@ -80,10 +80,15 @@ def test_a_vanishing_and_an_exploding_token_are_each_said_once():
 
 def test_norms_and_distance():
     start = torch.tensor([[3.0, 4.0], [0.0, 5.0]])
-    assert token_norms(start) == [5.0, 5.0]
-    assert distance(start * 1.5, start) == pytest.approx(0.5)
-    assert not is_finite(torch.tensor(float("nan")), start)
-    assert not is_finite(torch.tensor(0.0), start / 0)
+    prompt = {"input": start, "readout.weight": torch.ones(3, 2)}
+    assert token_norms(prompt) == [5.0, 5.0]
+    assert distance({"input": start * 1.5}, prompt) == pytest.approx(0.5)
+    layered = {"layers.0.key": start[None] * 3, "layers.0.value": start[None] * 4}  # [H, P, K]
+    assert token_norms(layered) == [25.0, 25.0]
+    assert distance({site: value * 1.5 for site, value in layered.items()}, layered) == pytest.approx(0.5)
+    assert is_finite(torch.tensor(0.0), [start])
+    assert not is_finite(torch.tensor(float("nan")), [start])
+    assert not is_finite(torch.tensor(0.0), [start, start / 0])
 
 
 def test_a_run_of_other_settings_is_not_resumed(tmp_path):

@@ -7,12 +7,14 @@ import torch
 
 from softprompt.errors import ConfigError, TemplateError, TrainingError, UnknownNameError
 from softprompt.modeling.prompted_model import PromptedModel
-from softprompt.prompts.parameterizations.direct import DirectPrompt
 from softprompt.tasks.load import load_task
 from softprompt.testing.conformance import prompt
 from softprompt.testing.toy import toy_rows
 from softprompt.training import trainer
+from softprompt.training.bank import gradients
 from softprompt.training.config import TrainConfig
+from softprompt.training.learner import DONE, Learner
+from softprompt.training.lesson import Lesson
 from softprompt.training.runs import RunFolder
 from softprompt.training.train import train
 
@@ -95,7 +97,7 @@ def test_a_loss_that_is_no_number_keeps_the_best(backbone, task, run, monkeypatc
     assert result.fit.step == 8
     assert result.fit.stopped == "the loss was not finite at step 13"
     assert "the best so far (step 8) is kept" in capsys.readouterr().err
-    assert torch.isfinite(result.prompt.tensors["input"]).all()
+    assert all(torch.isfinite(tensor).all() for tensor in result.prompt.tensors.values())
 
 
 def test_a_loss_that_never_was_a_number_is_an_error(backbone, task, run, monkeypatch):
@@ -152,44 +154,35 @@ def test_other_placements_train_too(backbone, run):
 
 @pytest.mark.parametrize(("gain", "rows", "chosen"), [(0.01, 10, 24), (2.0, 10, 8), (0.01, 300, 8)])
 def test_few_validation_rows_do_not_choose_on_noise(backbone, task, tmp_path, gain, rows, chosen):
-    start = torch.zeros(6, backbone.embedding_size)
     validation = (task.rows("validation") * 5)[:rows]
     config = TrainConfig(**FAST, validation_rows=rows)
-    fitting_one = trainer.Trainer(
-        PromptedModel(backbone),
-        DirectPrompt(start),
-        task.template,
-        task.readout,
-        task.rows("train"),
-        validation,
-        config,
-        RunFolder(tmp_path),
-    )
+    lesson = Lesson("one", config, task.template, task.readout, task.rows("train"), validation)
+    one = Learner(PromptedModel(backbone), lesson)
     noise = torch.linspace(-1, 1, rows)  # the best is ahead of the last by `gain`, give or take one a row
-    fitting_one._tensors |= {"best_terms": noise + gain, "last_terms": torch.zeros(rows)}
-    figures = {"loss": 0.5, "accuracy": 0.5}
-    fitting_one._state = trainer._State(
-        step=24, best_step=8, last_step=24, best=figures, last=figures, stopped=trainer.DONE
-    )
-    assert fitting_one.fit().step == chosen
+    one._best_terms, one._last_terms = noise + gain, torch.zeros(rows)
+    vars(one.state).update(step=24, best_step=8, last_step=24, best={"loss": 0.5}, last={"loss": 0.5}, stopped=DONE)
+    assert one.fit(0.0).step == chosen
 
 
 def _interrupt_after(monkeypatch, steps):
     """Deliver Ctrl-C while step `steps` is under way."""
-    step = trainer.Trainer.step
+    calls = []
 
-    def interrupted(self, number):
-        if number + 1 == steps:
+    def interrupted(*arguments):
+        calls.append(1)
+        if len(calls) == steps:
             signal.raise_signal(signal.SIGINT)
-        return step(self, number)
+        return gradients(*arguments)
 
-    monkeypatch.setattr(trainer.Trainer, "step", interrupted)
+    monkeypatch.setattr(trainer, "gradients", interrupted)
 
 
 def _poison_after(monkeypatch, steps):
     """Make the loss no number from the step after `steps` on."""
-    step = trainer.Trainer.step
-    monkeypatch.setattr(trainer.Trainer, "step", lambda self, n: None if n >= steps else step(self, n))
+    learn = Learner.learn
+    monkeypatch.setattr(
+        Learner, "learn", lambda self, *seen: None if self.state.step >= steps else learn(self, *seen)
+    )
 
 
 def test_a_run_that_stopped_early_resumes_to_the_same_bytes(backbone, task, run):
@@ -236,26 +229,16 @@ def test_folds_of_another_task_are_not_resumed(backbone, tmp_path, monkeypatch):
         train(backbone, other, run=tmp_path, resume=True, **settings)
 
 
-def test_long_rows_go_a_few_at_a_time_with_the_same_gradient(backbone, task, tmp_path, monkeypatch):
-    def gradient(tokens):
-        monkeypatch.setattr(trainer, "TOKENS", tokens)
-        start = torch.randn(6, backbone.embedding_size, generator=torch.Generator().manual_seed(0))
-        fresh = trainer.Trainer(
-            PromptedModel(backbone),
-            DirectPrompt(start),
-            task.template,
-            task.readout,
-            task.rows("train"),
-            [],
-            TrainConfig(**FAST),
-            RunFolder(tmp_path),
-        )
-        rows = [row for _, row in fresh.batch(0)]
-        return fresh._loss_and_gradient(start, rows, [0, 1] * 8)
-
-    (whole_loss, whole), (parts_loss, parts) = gradient(10_000), gradient(20)
-    assert torch.allclose(whole_loss, parts_loss, atol=1e-6)
-    assert torch.allclose(whole, parts, atol=1e-6)
+def test_long_rows_go_a_few_at_a_time_with_the_same_gradient(backbone, task):
+    model = PromptedModel(backbone)
+    for settings in ({}, {"parameterization": "deep", "learned_rows": True}):
+        config = TrainConfig(**FAST, **settings)
+        one = Learner(model, Lesson("one", config, task.template, task.readout, task.rows("train"), []))
+        (whole,), (parts,) = (gradients(model, [one.share()], tokens) for tokens in (10_000, 20))
+        assert torch.allclose(whole.loss, parts.loss, atol=1e-6)
+        assert set(whole.gradient) == set(one.tensors())
+        for site, gradient in whole.gradient.items():
+            assert torch.allclose(gradient, parts.gradient[site], atol=1e-6)
 
 
 def test_row_path_placements_are_said_to_be_slower(backbone, run, capsys):

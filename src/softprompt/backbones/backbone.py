@@ -10,35 +10,40 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from softprompt.backbones.families import Family, Limits, family_of, limits_of
+from softprompt.backbones.bidirectional import Pooling, key_values_of, pool, run_encoder
+from softprompt.backbones.caches import DecoderPast, KeyValues, cache_of, kept_in
+from softprompt.backbones.families import Capability, Family, Kind, Limits, capabilities_of, family_of, limits_of
 from softprompt.backbones.fingerprint import Fingerprint, architecture_digest, tokenizer_digest, weights_digest
 from softprompt.backbones.folder import read_folder
 from softprompt.backbones.hardware import choose_device, choose_dtype
+from softprompt.backbones.heads import Head, head_of
+from softprompt.backbones.seq2seq import decode_tokens, encode_rows
 from softprompt.backbones.sources import locate
+from softprompt.backbones.special_tokens import SpecialTokens
+from softprompt.errors import UnsupportedBackboneError
 from softprompt.shapes import Float, Int
 
-KeyValues = list[tuple[Tensor, Tensor]]
-"""One (keys, values) per layer, each [B, H, S, K]; heads and head size may differ by layer."""
+__all__ = ["Backbone", "DecoderPast", "KeyValues", "load_backbone"]
 
-# Output rows are turned to fp32 this many at a time: a vocabulary of 262,144 rows costs no second copy of itself.
-_ROWS_AT_ONCE = 16_384
 _SAMPLED_ROWS = 4_096
 
 
 class Backbone:
-    """A frozen causal transformer and its tokenizer.
+    """A frozen transformer and its tokenizer: a decoder, an encoder or an encoder-decoder.
 
-    Its seams are `inputs_embeds`, `past_key_values`, `position_ids` and rows of the output matrix; nothing inside the
-    transformer is hooked or patched. It stays in `eval()`: dropout costs points, and training mode drops the cache.
+    Its seams are `inputs_embeds`, `past_key_values`, `position_ids`, the attention mask and rows of the output matrix;
+    nothing inside the transformer is hooked or patched. It stays in `eval()`: dropout costs points, and training mode
+    drops the cache. Decoders and encoders `run`; an encoder-decoder has `encode` and `decode`. What a family's seams
+    cannot carry is not in `capabilities`, and is refused by name when it is asked for all the same.
 
     Args:
-        model: a transformers causal language model; frozen and put into `eval()` here.
+        model: a transformers model with a head for words (an encoder may come without); frozen and put into `eval()`.
         tokenizer: its tokenizer.
         name: what the user called it.
         weights: returns the digest of the weights; None: computed from `model` when first needed.
 
     Raises:
-        UnsupportedBackboneError: a family or a rotary scaling that cannot be served right.
+        UnsupportedBackboneError: a family, a rotary scaling or a setting that cannot be served right.
     """
 
     def __init__(self, model: Any, tokenizer: Any, *, name: str, weights: Callable[[], str] | None = None) -> None:
@@ -49,18 +54,20 @@ class Backbone:
         self.model_type = str(config.model_type)
         self.attention = str(config._attn_implementation)
         self.family: Family = family_of(config.to_dict(), name)
+        self.kind: Kind = self.family.kind
         self.limits: Limits = limits_of(self.family, config, name)
+        self.special = SpecialTokens.of(tokenizer)
+        self.head: Head | None = head_of(model)
+        self.capabilities: frozenset[Capability] = capabilities_of(
+            self.family, words=self.head is not None, mask=self.special.mask is not None
+        )
         self._embeddings = model.get_input_embeddings()
-        self._rows = model.get_output_embeddings()
-        self._softcap: float | None = getattr(config, "final_logit_softcapping", None)
         self._weights = weights or (lambda: weights_digest(model))
         self.embedding_size = int(self._embeddings.weight.shape[1])
         self.vocab_size = int(self._embeddings.weight.shape[0])
-        self.num_layers = int(config.num_hidden_layers)
-        self.bos: int | None = tokenizer.bos_token_id
-        self.eos: int | None = tokenizer.eos_token_id
-        # Padding is masked wherever it stands, so any id will do where the tokenizer has none.
-        self.pad = int(next(i for i in (tokenizer.pad_token_id, self.eos, 0) if i is not None))
+        self.num_layers = _layers(config)
+        self.bos, self.eos, self.pad = self.special.bos, self.special.eos, self.special.pad
+        self._decoder_start = self._read_decoder_start()
 
     @property
     def device(self) -> torch.device:
@@ -87,6 +94,14 @@ class Backbone:
         token more, at this position, and drop the dummy's keys and values.
         """
         return self.limits.position_switch
+
+    @property
+    def answer_start(self) -> tuple[int, ...]:
+        """What an encoder-decoder's decoder is given before an answer's first token: its start token, BART's also <s>.
+
+        Empty for the other kinds, whose answers stand in the row itself.
+        """
+        return () if self._decoder_start is None else (self._decoder_start, *self.special.before)
 
     @cached_property
     def fingerprint(self) -> Fingerprint:
@@ -127,73 +142,176 @@ class Backbone:
         past: KeyValues | None = None,
         keep: bool = False,
     ) -> tuple[Float[Tensor, "B T Dout"], KeyValues | None]:
-        """Run the transformer without its head; gradients flow to `embeddings` and `past`.
+        """Run a decoder or an encoder without its head; gradients flow to `embeddings` and `past`.
 
         Rows must be contiguous: between the first and the last real slot of a row, `past` included, no padding
-        (sliding windows count columns). Positions are those of the mask: `(mask.cumsum(1) - 1).clamp(0)[:, S:]`.
+        (sliding windows count columns). Positions are those of the mask: `(mask.cumsum(1) - 1).clamp(0)[:, S:]`, from
+        0 for every family.
 
         Args:
             embeddings: embedded tokens or virtual tokens; cast to the compute dtype.
             mask: 1 where a slot is real, [B, S+T]: over `past` and `embeddings`.
             positions: of each of the T slots, from 0.
             past: keys and values of the S slots before, every layer with all S columns; views expanded over B are
-                fine, and none is written to.
-            keep: return the keys and values of all S+T slots.
+                fine, and none is written to. For an encoder: a deep prompt.
+            keep: return the keys and values of all S+T slots; decoders only, as an encoder's depend on the whole row.
 
         Returns:
             The last hidden states (after the final norm), and the keys and values if `keep`, else None.
+
+        Raises:
+            UnsupportedBackboneError: `past` or `keep` is more than the family carries, or it is an encoder-decoder.
         """
-        cache = _cache_of(past, self.dtype) if past or keep else None
+        self._check_run(past is not None, keep)
+        embeddings = embeddings.to(self.dtype)
+        if self.kind == "encoder":
+            return run_encoder(self.model, self.limits, embeddings, mask, positions, past), None
+        cache = cache_of(past, self.dtype) if past or keep else None
         output = self.model.base_model(
-            inputs_embeds=embeddings.to(self.dtype),
+            inputs_embeds=embeddings,
             attention_mask=mask,
             position_ids=positions,
             past_key_values=cache,
             use_cache=cache is not None,
         )
-        kept = [(layer.keys, layer.values) for layer in cache.layers] if keep and cache is not None else None
-        return output.last_hidden_state, kept
+        return output.last_hidden_state, kept_in(cache) if keep else None
+
+    def key_values(
+        self, embeddings: Float[Tensor, "B T D"], *, mask: Int[Tensor, "B T"], positions: Int[Tensor, "B T"]
+    ) -> KeyValues:
+        """Return the keys and values of rows of embeddings in every layer, where a deep prompt may start.
+
+        Args:
+            embeddings: as for `run`.
+            mask: 1 where a slot is real.
+            positions: of each slot, from 0.
+
+        Raises:
+            UnsupportedBackboneError: the family carries no deep prompts, or is an encoder-decoder (decode with `keep`).
+        """
+        if self.kind == "encoder":
+            self._need("deep-prompts", "keys and values", "its layers take none from outside")
+            return key_values_of(self.model, self.limits, embeddings.to(self.dtype), mask, positions)
+        _, kept = self.run(embeddings, mask=mask, positions=positions, keep=True)
+        assert kept is not None
+        return kept
+
+    def encode(self, embeddings: Float[Tensor, "B T D"], *, mask: Int[Tensor, "B T"]) -> Float[Tensor, "B T Dout"]:
+        """Return an encoder-decoder's states of rows, once for all the answers that will be decoded against them.
+
+        Args:
+            embeddings: rows that begin in the first column and are padded on the right (BART and T5 count columns).
+            mask: 1 where a slot is real.
+
+        Raises:
+            UnsupportedBackboneError: it is no encoder-decoder.
+        """
+        self._be_seq2seq("encode")
+        return encode_rows(self.model, embeddings.to(self.dtype), mask)
+
+    def decode(
+        self,
+        ids: Int[Tensor, "B U"],
+        states: Float[Tensor, "B T Dout"],
+        *,
+        mask: Int[Tensor, "B T"],
+        past: DecoderPast | None = None,
+        past_mask: Int[Tensor, "B S"] | None = None,
+        keep: bool = False,
+    ) -> tuple[Float[Tensor, "B U Dout"], DecoderPast | None]:
+        """Run the decoder over target tokens, which begin with `answer_start` and are padded on the right.
+
+        Args:
+            ids: target tokens, or those behind `past`.
+            states: of the encoder; views expanded over candidate answers are fine.
+            mask: 1 where a state is real.
+            past: what to go on from: a deep prompt, or what an earlier call kept; none is written to.
+            past_mask: 1 where a slot of `past.own` is real, contiguous on the right; None: all of them.
+            keep: return what to go on from. Targets of different lengths must be compacted before.
+
+        Returns:
+            The decoder's last hidden states, and the past if `keep`, else None.
+
+        Raises:
+            UnsupportedBackboneError: it is no encoder-decoder.
+        """
+        self._be_seq2seq("decode")
+        states, past = states.to(self.dtype), past or DecoderPast()
+        return decode_tokens(self.model, ids, states, mask, past, past_mask, keep=keep)
+
+    def pool(
+        self, hidden: Float[Tensor, "B T Dout"], *, mask: Int[Tensor, "B T"], how: Pooling = "mean"
+    ) -> Float[Tensor, "B Dout"]:
+        """Return one vector a right-padded row, in fp32: the `mean` of its real slots, or its `first` one.
+
+        Raises:
+            UnknownNameError: another way.
+        """
+        return pool(hidden, mask, how)
+
+    def output_rows(self, ids: Int[Tensor, " C"]) -> Float[Tensor, "C Drow"] | None:
+        """Return the output rows of some tokens, in fp32 on the CPU, or None where the checkpoint has no such head."""
+        return None if self.head is None else self.head.rows(ids.to(self.device)).detach().cpu()
 
     def logits(self, hidden: Float[Tensor, "M Dout"], ids: Int[Tensor, " C"] | None = None) -> Float[Tensor, "M C"]:
         """Return the logits of hidden states for some output rows only, in fp32.
 
         Args:
-            hidden: hidden states from `run`.
+            hidden: hidden states from `run` or `decode`.
             ids: the output rows wanted; None: all V of them.
 
         Returns:
-            logits, bias and final soft cap of the family included.
+            logits: the head's transformation, scale, bias and final soft cap included.
+
+        Raises:
+            UnsupportedBackboneError: the checkpoint has no head for words.
         """
-        weight, bias = self._rows.weight, getattr(self._rows, "bias", None)
-        if ids is not None:
-            weight, bias = weight[ids], None if bias is None else bias[ids]
-        hidden = hidden.float()
-        out = torch.cat([hidden @ rows.float().T for rows in weight.split(_ROWS_AT_ONCE)], dim=-1)
-        if bias is not None:
-            out = out + bias.float()
-        return out if self._softcap is None else self._softcap * torch.tanh(out / self._softcap)
+        if self.head is None:
+            raise UnsupportedBackboneError(
+                f"`{self.name}` has no head that scores words, so it can be read out by learned rows only"
+            )
+        return self.head.logits(hidden, ids)
+
+    def _check_run(self, past: bool, keep: bool) -> None:
+        if self.kind == "encoder-decoder":
+            raise UnsupportedBackboneError(f"`{self.name}` is an encoder-decoder: rows are encoded, answers decoded")
+        if past:
+            self._need("deep-prompts", "keys and values from outside", "its layers would ignore them without a word")
+        if keep:
+            self._need("shared-prefix", "a prefix run on its own", "its tokens see the whole row")
+
+    def _need(self, capability: Capability, asked: str, why: str) -> None:
+        if capability not in self.capabilities:
+            raise UnsupportedBackboneError(
+                f"`{self.name}` ({self.family.title}, {self.kind}) cannot take {asked}: {why}; "
+                f"it can do: {', '.join(sorted(self.capabilities)) or 'input prompts only'}"
+            )
+
+    def _be_seq2seq(self, asked: str) -> None:
+        if self.kind != "encoder-decoder":
+            raise UnsupportedBackboneError(
+                f"`{self.name}` ({self.family.title}) is no encoder-decoder and cannot {asked}: its rows are run"
+            )
+
+    def _read_decoder_start(self) -> int | None:
+        if self.kind != "encoder-decoder":
+            return None
+        start: int | None = self.model.config.decoder_start_token_id
+        if start is None:
+            raise UnsupportedBackboneError(
+                f"the config.json of `{self.name}` names no decoder_start_token_id, so its answers have no beginning; "
+                "take a checkpoint made for generation"
+            )
+        return start
 
     def __repr__(self) -> str:
         return f"Backbone({self.name!r}, {self.model_type}, {str(self.dtype).removeprefix('torch.')}, {self.device})"
 
 
-def _cache_of(past: KeyValues | None, dtype: torch.dtype) -> Any:
-    """Build a `DynamicCache` that starts at `past`.
-
-    It is made without the model's configuration: with it, layers with a sliding window keep W-1 columns only, and a
-    prefix padded on the left is then silently wrong. The tensors are put in as they are, which saves the copy that
-    `update` would make of a view expanded over the batch.
-    """
-    from transformers.cache_utils import DynamicCache, DynamicLayer
-
-    cache = DynamicCache()
-    for keys, values in past or ():
-        layer = DynamicLayer()
-        keys, values = keys.to(dtype), values.to(dtype)
-        layer.lazy_initialization(keys, values)
-        layer.keys, layer.values = keys, values
-        cache.layers.append(layer)
-    return cache
+def _layers(config: Any) -> int:
+    """How many layers a deep prompt would have: an encoder-decoder's are the decoder's."""
+    names = ("num_decoder_layers", "decoder_layers") if config.is_encoder_decoder else ()
+    return int(next((getattr(config, name) for name in names if hasattr(config, name)), config.num_hidden_layers))
 
 
 def load_backbone(
@@ -207,10 +325,10 @@ def load_backbone(
     """Load a frozen backbone by a packaged name, a hub id, a folder or a `.gguf` file.
 
     Args:
-        source: `gemma-3-270m`, `owner/name`, a folder that `save_pretrained` wrote, or a `.gguf` file, which is
+        source: `gemma-3-270m`, `minilm-l6`, `owner/name`, a folder that `save_pretrained` wrote, or a `.gguf` file, which is
             dequantised once into the cache.
         device: `cpu`, `cuda` or `cuda:N`; None: the GPU if there is one.
-        dtype: `bf16` or `fp32`; None: bf16 where the hardware computes in it.
+        dtype: `bf16`, `fp32` or, on a GPU, `fp16`; None: bf16 where the hardware computes in it.
         revision: a branch, tag or commit of a hub id.
         attention: `grouped`, `sdpa` or `eager`; None: the fastest for the family and the device.
 
@@ -223,6 +341,6 @@ def load_backbone(
         UnsupportedBackboneError: a family or a rotary scaling that cannot be served right.
     """
     chosen = choose_device(device)
-    compute = choose_dtype(dtype, chosen)
-    parts = read_folder(locate(source, revision), str(source), device=chosen, dtype=compute, attention=attention)
+    choose_dtype(dtype, chosen)  # what cannot be is refused before anything is downloaded
+    parts = read_folder(locate(source, revision), str(source), device=chosen, dtype=dtype, attention=attention)
     return Backbone(parts.model, parts.tokenizer, name=str(source), weights=parts.weights)

@@ -125,3 +125,28 @@ def _embed(backbone: Backbone, ids: Tensor) -> Tensor:
     """Embedded rows in fp32 on the CPU: [P] -> [P, D]."""
     with torch.no_grad():
         return backbone.embed(ids.to(backbone.device)).float().cpu()
+
+
+def rows_of_words(backbone: Backbone, words: Sequence[str], generator: Generator) -> Float[Tensor, "C D"]:
+    """Return where learned rows start: the mean output row of each answer's words.
+
+    A backbone without a head that scores words has none; its rows are drawn at 1/√D, so that scores start near zero.
+
+    Args:
+        backbone: the frozen transformer.
+        words: the words of each answer, C of them.
+        generator: for a backbone without a head.
+
+    Raises:
+        ConfigError: words without a token.
+    """
+    ids = [backbone.tokenizer.encode(word, add_special_tokens=False) for word in words]
+    empty = next((word for word, each in zip(words, ids, strict=True) if not each), None)
+    if empty is not None:
+        raise ConfigError(f"the words `{empty}` have no token, so no learned row can start there; choose others")
+    found = [backbone.output_rows(torch.tensor(each)) for each in ids]
+    known = [rows.mean(0) for rows in found if rows is not None]
+    if len(known) == len(words):
+        return torch.stack(known)
+    size = backbone.hidden_size
+    return torch.randn(len(words), size, generator=generator) / size**0.5

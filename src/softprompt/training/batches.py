@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Generic, TypeVar
 
 POOL = 16
@@ -57,3 +57,14 @@ class BatchOrder(Generic[T]):
         batches = [encoded[at : at + self._size] for at in range(0, len(encoded), self._size)]
         random.Random(f"{self._seed}/{epoch}/{pool}").shuffle(batches)
         return batches
+
+
+def sample(rows: Sequence[T], most: int, seed: int) -> Sequence[T]:
+    """Return at most `most` rows, drawn by `seed` and kept in order.
+
+    >>> sample([1, 2, 3, 4], 2, seed=0) == sample([1, 2, 3, 4], 2, seed=0)
+    True
+    """
+    if len(rows) <= most:
+        return rows
+    return [rows[i] for i in sorted(random.Random(seed).sample(range(len(rows)), most))]

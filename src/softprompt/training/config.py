@@ -12,10 +12,19 @@ from softprompt.errors import ConfigError
 from softprompt.registry import unknown_name
 
 Init = Literal["text", "labels", "vocabulary", "random", "prompt"]
+Select = Literal["loss", "macro-f1"]
+ClassWeights = Literal["none", "balanced"]
+
+RATE = 0.02
+"""The relative learning rate, where none is asked for: right for all parameterizations, near enough."""
+STEPS = 150
+"""Optimizer steps, where none are asked for and the data does not speak against it."""
 
 
 class TrainConfig(BaseModel):
-    """How one prompt is trained; every field has a default that is right for most.
+    """How a prompt is trained; every field has a default that is right for most.
+
+    A setting that is `None` is left to the race, which tries what is worth trying (`training/candidates.py`).
 
     >>> TrainConfig(steps=50).steps
     50
@@ -23,19 +32,43 @@ class TrainConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    race: Annotated[bool, Field(description="let candidates race for the first steps and train the winner on")] = True
+    budget: Annotated[
+        str | None, Field(description="what the training may take: `5m`, `200 steps`, `90000 tokens`; race included")
+    ] = None
+    parameterization: Annotated[
+        str | None, Field(description="what trains: direct, deep, residual, ... By default the race decides")
+    ] = None
+    settings: Annotated[
+        dict[str, float | int | str], Field(description="settings of the parameterization, as rank=16")
+    ] = {}
+    learned_rows: Annotated[
+        bool | None, Field(description="train a light head too, one row a label. By default the race decides")
+    ] = None
+    exportable: Annotated[
+        bool, Field(description="only what PEFT and vLLM can carry: rows at the input, no learned rows")
+    ] = False
     virtual_tokens: Annotated[int, Field(ge=1, description="P, the length of the prompt")] = 20
-    init: Annotated[Init, Field(description="where the first values come from")] = "text"
+    init: Annotated[
+        Init | None, Field(description="where the first values come from. By default a text, and the race tries others")
+    ] = None
     init_text: Annotated[str | None, Field(description="text to start from; by default one made of the labels")] = None
     init_prompt: Annotated[str | None, Field(description="prompt to start from, with init=prompt")] = None
     learning_rate: Annotated[
-        float, Field(gt=0, description="AdamW's, relative to the RMS of the backbone's embeddings")
-    ] = 0.02
-    steps: Annotated[int, Field(ge=1, description="optimizer steps at most")] = 150
+        float | None,
+        Field(gt=0, description="AdamW's, relative to what trains (RMS). By default 0.02, and the race tries others"),
+    ] = None
+    steps: Annotated[int | None, Field(ge=1, description="optimizer steps at most. By default by the data")] = None
     batch_size: Annotated[int, Field(ge=1, description="rows a step")] = 24
     warmup: Annotated[float, Field(ge=0, lt=1, description="share of the steps with a rising rate")] = 0.07
     weight_decay: Annotated[float, Field(ge=0, description="AdamW's, on the prompt")] = 0.0
     clip: Annotated[float, Field(gt=0, description="largest norm of the gradient")] = 1.0
     seed: Annotated[int, Field(ge=0, description="of the data order and the random first values")] = 0
+    class_weights: Annotated[ClassWeights, Field(description="`balanced` counts rare labels for more")] = "none"
+    select: Annotated[Select, Field(description="what chooses on validation rows: loss, or macro-f1")] = "loss"
+    tokens_at_once: Annotated[
+        int | None, Field(ge=16, description="tokens whose graph is held at once. By default by the device")
+    ] = None
     validate_every: Annotated[int, Field(ge=1, description="steps between validations")] = 50
     validation_rows: Annotated[int, Field(ge=1, description="validation rows looked at while training")] = 256
     patience: Annotated[int, Field(ge=1, description="validations without improvement before an early stop")] = 3
@@ -46,6 +79,16 @@ class TrainConfig(BaseModel):
     abstain_accuracy: Annotated[
         float | None, Field(gt=0, lt=1, description="fit a threshold so that answered rows reach this accuracy")
     ] = None
+
+    @property
+    def rate(self) -> float:
+        """The relative learning rate that is used."""
+        return RATE if self.learning_rate is None else self.learning_rate
+
+    @property
+    def length(self) -> int:
+        """The optimizer steps that are used, once the data has been seen (`settled`)."""
+        return STEPS if self.steps is None else self.steps
 
     @classmethod
     def read(cls, path: Path | None = None, **overrides: Any) -> TrainConfig:

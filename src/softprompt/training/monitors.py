@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 import torch
@@ -18,15 +19,27 @@ PATIENCE = 10
 """Steps in a row before either is said: one odd batch is no news."""
 
 
-def token_norms(gradient: Float[Tensor, "P D"]) -> list[float]:
-    """Return the gradient norm of each virtual token."""
-    return [float(n) for n in gradient.norm(dim=-1)]
+def token_norms(gradient: Mapping[str, Tensor]) -> list[float]:
+    """Return the gradient norm of each virtual token, all layers together where the prompt is keys and values."""
+    squares = [_squares(site, tensor) for site, tensor in gradient.items() if not site.startswith("readout.")]
+    return [float(n) for n in torch.stack(squares).sum(0).sqrt()]
 
 
-def distance(tokens: Float[Tensor, "P D"], start: Float[Tensor, "P D"]) -> float:
-    """Return how far the prompt has moved: mean distance of a token from its start, in units of the start's norm."""
-    scale = start.norm(dim=-1).mean().clamp(min=1e-12)
-    return float(((tokens.detach() - start).norm(dim=-1)).mean() / scale)
+def distance(tensors: Mapping[str, Tensor], start: Mapping[str, Tensor]) -> float:
+    """Return how far the prompt has moved, in units of its start: the mean over sites of a token's mean distance."""
+    moved = []
+    for site, tensor in tensors.items():
+        if not site.startswith("readout."):
+            origin = start[site].to(tensor.device)
+            scale = _squares(site, origin).sqrt().mean().clamp(min=1e-12)
+            moved.append(float(_squares(site, tensor.detach() - origin).sqrt().mean() / scale))
+    return sum(moved) / len(moved)
+
+
+def _squares(site: str, tensor: Tensor) -> Float[Tensor, " P"]:
+    """The squared norm of each virtual token: of rows [P, D], or of keys or values [H, P, K]."""
+    squares: Tensor = tensor.pow(2).sum(dim=(0, 2)) if site.startswith("layers.") else tensor.pow(2).sum(dim=-1)
+    return squares
 
 
 @dataclass
@@ -69,6 +82,6 @@ class GradientWatch:
         return {"streaks": self.streaks, "said": self.said}
 
 
-def is_finite(loss: Tensor, gradient: Tensor) -> bool:
+def is_finite(loss: Tensor, gradient: Iterable[Tensor]) -> bool:
     """Tell whether a step may be taken: loss and gradient are all finite."""
-    return bool(torch.isfinite(loss)) and bool(torch.isfinite(gradient).all())
+    return bool(torch.isfinite(loss)) and all(bool(torch.isfinite(part).all()) for part in gradient)

@@ -22,12 +22,10 @@ from softprompt.tasks.splits import folds, source_of_chance
 from softprompt.tasks.task import Example, Task
 from softprompt.training.config import TrainConfig
 from softprompt.training.fitting import Fitted, Parts, fit
+from softprompt.training.learner import DONE
 from softprompt.training.runs import RunFolder
 from softprompt.training.start import initial_text
-from softprompt.training.trainer import DONE
 
-FEW = 500
-"""Below this many rows, and without a test split, figures are cross-fitted."""
 FOLDS = 5
 
 
@@ -69,11 +67,6 @@ class Rivals:
             features=features,
             seed=config.seed,
         )
-
-
-def few_rows(task: Task) -> bool:
-    """Tell whether a task is so small that its prompt learns from all rows and its figures are cross-fitted."""
-    return task.shots is None and "test" not in task.given and sum(map(len, task.splits.values())) < FEW
 
 
 def report_on(

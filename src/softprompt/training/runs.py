@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Mapping
@@ -11,6 +12,7 @@ from typing import Any
 
 from softprompt import durable
 from softprompt.errors import StorageError, TrainingError
+from softprompt.home import runs_dir
 from softprompt.progress import say
 
 
@@ -108,3 +110,14 @@ class RunFolder:
                 f"cannot resume in `{os.path.relpath(self.path)}`: its run had {key} = {found.get(key)!r}, "
                 f"this one has {plain.get(key)!r}; repeat its settings, or start anew without --resume"
             )
+
+
+def runs_folder(name: str, settings: Mapping[str, Any]) -> Path:
+    """Return where the run of these settings stands by default: the same settings, the same folder.
+
+    The thread count is left out: resuming with another one is to be refused, not to look like another run.
+    """
+    named = {key: value for key, value in settings.items() if key != "threads"}
+    digest = hashlib.sha256(json.dumps(named, sort_keys=True).encode()).hexdigest()
+    safe = "".join(c if c.isalnum() or c in "-_" else "-" for c in name.lower())
+    return runs_dir() / f"{safe}-{digest[:8]}"

@@ -46,7 +46,7 @@ def first_values(
         if other is None:
             raise ConfigError("init is `prompt` and no prompt was given; name one with init_prompt")
         return initializers.from_prompt(backbone, length, other)
-    if config.init == "text":
+    if config.init in (None, "text"):
         return initializers.from_text(backbone, length, initial_text(config, template, readout))
     if config.init == "labels":
         return initializers.from_labels(backbone, length, readout.words, generator)

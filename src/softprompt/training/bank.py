@@ -1,0 +1,114 @@
+"""One pass of the frozen backbone for many prompts: the loss of each, and its gradient at each of its tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from softprompt.modeling.bound import BoundPrompt, Prefix
+from softprompt.modeling.layout import by_length
+from softprompt.modeling.prompted_model import PromptedModel
+from softprompt.shapes import Float
+from softprompt.tasks.template import TokenRow
+
+TOKENS = {"cpu": 2048, "cuda": 32_768}
+"""Tokens, padding counted, whose graph is held at once, by device: a few gigabytes for 270M parameters. A fixed
+number, so that a result does not depend on the memory of the day."""
+
+
+class Share(NamedTuple):
+    """What one prompt of a bank learns from in one step.
+
+    Attributes:
+        bound: the prompt, its tensors leaves that gradients are wanted at.
+        rows: its rows.
+        gold: the right answer of each row.
+        weights: how much each row counts in the prompt's loss.
+    """
+
+    bound: BoundPrompt
+    rows: Sequence[TokenRow]
+    gold: Sequence[int]
+    weights: Sequence[float]
+
+
+class Learned(NamedTuple):
+    """The loss of one prompt in one step, and its gradient by site."""
+
+    loss: Float[Tensor, ""]
+    gradient: Mapping[str, Tensor]
+
+
+def gradients(model: PromptedModel, shares: Sequence[Share], tokens: int) -> list[Learned]:
+    """Return loss and gradient of every prompt, from one run of their prefixes and shared passes over their rows.
+
+    A prompt's rows meet no other prompt's tensors, so its gradient is what it would be alone. Rows of like length
+    run together, whoever they belong to, at most `tokens` of them (padding counted) at once: gradients gather at
+    the prefixes' keys and values, and go through the prefixes in one backward pass at the end.
+
+    Args:
+        model: the frozen backbone.
+        shares: what each prompt learns from; each has at least one row.
+        tokens: tokens whose graph is held at once.
+    """
+    flat = [(which, row) for which, share in enumerate(shares) for row in range(len(share.rows))]
+    rows = [shares[which].rows[row] for which, row in flat]
+    bounds = [shares[which].bound for which, _ in flat]
+    run, held = _prefixes(model, rows, bounds)
+    losses = [torch.zeros(()) for _ in shares]
+    for part in by_length([len(row.ids) for row in rows], len(rows), tokens):
+        own = [flat[i] for i in part]
+        gold = [shares[which].gold[row] for which, row in own]
+        terms = model.gold_log_probabilities([rows[i] for i in part], [bounds[i] for i in part], gold, held)
+        weights = torch.tensor([shares[which].weights[row] for which, row in own], device=terms.device)
+        weighted = -terms * weights
+        weighted.sum().backward()
+        for which, value in zip((which for which, _ in own), weighted.detach().cpu(), strict=True):
+            losses[which] = losses[which] + value
+    _through(run, held)
+    return [Learned(loss, _gathered(share.bound)) for loss, share in zip(losses, shares, strict=True)]
+
+
+Held = dict[tuple[BoundPrompt, bool], Prefix]
+
+
+def _prefixes(model: PromptedModel, rows: Sequence[TokenRow], bounds: Sequence[BoundPrompt]) -> tuple[Held, Held]:
+    """Run the prefixes that some rows need; return them, and copies whose keys and values gather gradients."""
+    run: Held = {}
+    for far, members in model.sides(rows, bounds):
+        needed = list(dict.fromkeys(bounds[i] for i in members))
+        run |= {(bound, far): prefix for bound, prefix in zip(needed, model.prefixes(needed, far=far), strict=True)}
+    return run, {key: Prefix(_leaves(prefix), prefix.length) for key, prefix in run.items()}
+
+
+def _leaves(prefix: Prefix) -> list[tuple[Tensor, Tensor]] | None:
+    if prefix.past is None:
+        return None
+    return [
+        (k.detach().requires_grad_(k.requires_grad), v.detach().requires_grad_(v.requires_grad)) for k, v in prefix.past
+    ]
+
+
+def _through(run: Held, held: Held) -> None:
+    """Send what gathered at the copies back through the prefixes, all of them in one backward pass."""
+    ends, gathered = [], []
+    for key, prefix in run.items():
+        copies = held[key].past or []
+        for pair, leaves in zip(prefix.past or [], copies, strict=True):
+            for end, leaf in zip(pair, leaves, strict=True):
+                if leaf.grad is not None:
+                    ends.append(end)
+                    gathered.append(leaf.grad)
+    if ends:
+        torch.autograd.backward(ends, gathered)
+
+
+def _gathered(bound: BoundPrompt) -> dict[str, Tensor]:
+    return {
+        site: torch.zeros_like(leaf) if leaf.grad is None else leaf.grad
+        for site, leaf in bound.tensors.items()
+        if leaf.requires_grad
+    }

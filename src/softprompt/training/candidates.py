@@ -1,0 +1,98 @@
+"""What is worth trying: the default first, then the settings that make or break a prompt, where they are left open."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from softprompt.backbones.backbone import Backbone
+from softprompt.tasks.readout import LabelWords
+from softprompt.tasks.template import Template
+from softprompt.training.config import RATE, STEPS, TrainConfig
+
+FASTER = 2.5
+"""How much higher the other rate is that is tried."""
+LABELS_AT_EASE = 40
+"""Labels that the usual number of steps is enough for; more get more steps in proportion."""
+EPOCHS = 40
+"""Times that a small set is seen at most; more only learns it by heart."""
+LEAST_STEPS = 40
+
+
+def settled(config: TrainConfig, template: Template, readout: LabelWords, backbone: Backbone, rows: int) -> TrainConfig:
+    """Return the settings with everything decided that was left open: the default candidate.
+
+    Keys and values in every layer with learned rows where the template and the backbone can carry them; else rows at
+    the input. `exportable` asks for what PEFT and vLLM can carry.
+
+    Args:
+        config: the settings as asked for.
+        template: of the task.
+        readout: of the task.
+        backbone: the frozen transformer.
+        rows: rows to learn from.
+    """
+    kind = config.parameterization or ("deep" if _can_be_deep(config, template, backbone) else "direct")
+    learned = config.learned_rows
+    if learned is None:
+        learned = not config.exportable and readout.scoring != "full"
+    return config.model_copy(
+        update={
+            "parameterization": kind,
+            "learned_rows": learned,
+            "init": config.init or "text",
+            "learning_rate": config.rate,
+            "steps": config.steps or default_steps(len(readout.labels), rows, config.batch_size),
+        }
+    )
+
+
+def default_steps(labels: int, rows: int, batch_size: int) -> int:
+    """Return the steps of a run: more for many labels, fewer for a few rows.
+
+    >>> default_steps(2, 6000, 24), default_steps(80, 9000, 24), default_steps(2, 30, 24)
+    (150, 300, 50)
+    """
+    wanted = math.ceil(STEPS * max(1.0, labels / LABELS_AT_EASE))
+    at_most = math.ceil(EPOCHS * rows / min(batch_size, rows))
+    return max(min(wanted, at_most), min(LEAST_STEPS, wanted))
+
+
+def field(config: TrainConfig, default: TrainConfig) -> dict[str, TrainConfig]:
+    """Return the candidates of a race by name, the default first; only what `config` leaves open is varied.
+
+    Args:
+        config: the settings as asked for.
+        default: the same, `settled`.
+    """
+    out = {_name(default): default}
+    for change in _changes(config, default):
+        other = default.model_copy(update=change)
+        out.setdefault(_name(other), other)
+    return out
+
+
+def _changes(config: TrainConfig, default: TrainConfig) -> Iterator[Mapping[str, Any]]:
+    free_kind = config.parameterization is None and not config.exportable
+    free_rows = config.learned_rows is None and not config.exportable
+    if config.learning_rate is None:
+        yield {"learning_rate": RATE * FASTER}
+    if free_kind and default.parameterization == "deep":
+        yield {"parameterization": "direct"}
+        if free_rows:
+            yield {"parameterization": "direct", "learned_rows": False}
+    if free_rows:
+        yield {"learned_rows": not default.learned_rows}
+    if config.init is None:
+        yield {"init": "labels"}
+
+
+def _name(config: TrainConfig) -> str:
+    rows = " + rows" if config.learned_rows else ""
+    return f"{config.parameterization}{rows}, from {config.init}, rate {config.rate:g}, seed {config.seed}"
+
+
+def _can_be_deep(config: TrainConfig, template: Template, backbone: Backbone) -> bool:
+    pieces = template.soft_slots == 1 and template.placement == "prefix"
+    return pieces and not config.exportable and config.init != "prompt" and backbone.position_switch is None

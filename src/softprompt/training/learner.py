@@ -1,0 +1,223 @@
+"""One prompt of a bank while it learns: its parameters, its optimizer, and what has been seen of it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from softprompt.modeling.bound import BoundPrompt
+from softprompt.modeling.prompted_model import PromptedModel
+from softprompt.tasks.template import TokenRow
+from softprompt.training.bank import Learned, Share
+from softprompt.training.batches import BatchOrder, sample
+from softprompt.training.checkpoints import optimizer_tensors, restore_optimizer
+from softprompt.training.lesson import Lesson
+from softprompt.training.monitors import GradientWatch, distance, is_finite, token_norms
+from softprompt.training.schedule import warmup_cosine
+from softprompt.training.selection import Seen, last_stands
+
+DONE = "all steps done"
+"""Why a prompt stops learning when nothing else stopped it."""
+
+
+@dataclass(frozen=True)
+class Fit:
+    """What one prompt ends with.
+
+    Attributes:
+        tensors: the chosen prompt by site, on the CPU.
+        init: where its first values came from, a sentence.
+        step: the step it was chosen at.
+        steps: the steps that were done.
+        validation: loss, accuracy and macro-F1 of the chosen prompt on the validation rows (used for selection).
+        stopped: why it ended.
+        cut_rows: rows seen in training whose text was shortened, counted each time.
+        examples: rows learned from, each time counted.
+        seconds: spent training the bank it belongs to, interrupted parts included; never stored in the prompt.
+    """
+
+    tensors: Mapping[str, Tensor]
+    init: str
+    step: int
+    steps: int
+    validation: Mapping[str, float]
+    stopped: str
+    cut_rows: int
+    examples: int
+    seconds: float
+
+
+@dataclass
+class _State:
+    """What changes from step to step, and is in every checkpoint."""
+
+    step: int = 0
+    best_step: int = -1
+    last_step: int = -1
+    stopped: str = ""
+    finite: bool = True
+    examples: int = 0
+    best: dict[str, float] = field(default_factory=dict)
+    last: dict[str, float] = field(default_factory=dict)
+    waited: int = 0
+    cut_rows: int = 0
+    watch: GradientWatch = field(default_factory=GradientWatch)
+
+
+class Learner:
+    """One prompt of a bank.
+
+    Args:
+        model: the frozen backbone.
+        lesson: what it learns.
+
+    Attributes:
+        lesson: what it learns.
+        init: where its first values came from.
+        state: what changes from step to step.
+    """
+
+    def __init__(self, model: PromptedModel, lesson: Lesson) -> None:
+        self._model, self.lesson, self.config = model, lesson, lesson.config
+        backbone, config = model.backbone, lesson.config
+        module, self.init = lesson.begin(backbone)
+        self._module = module.to(backbone.device)
+        self._labels = {label: i for i, label in enumerate(lesson.readout.labels)}
+        self._counts = Counter(str(row.label) for row in lesson.train)
+        self.validation = sample(lesson.validation, config.validation_rows, config.seed)
+        start = self.tensors()
+        self._bound = lesson.bind(backbone, start)
+        self._scales = [group.scale for group in module.groups()]
+        self._optimizer = torch.optim.AdamW(
+            [{"params": list(group.parameters), "lr": 0.0} for group in module.groups()],
+            weight_decay=config.weight_decay,
+            foreach=False,
+        )
+        self._order = BatchOrder(
+            len(lesson.train), config.batch_size, config.seed, self._encode, lambda row: len(row.ids)
+        )
+        self.state = _State()
+        self._start, self._best = start, start
+        self._best_terms, self._last_terms = torch.zeros(0), torch.zeros(0)
+
+    @property
+    def active(self) -> bool:
+        """Whether it has steps to go."""
+        return not self.state.stopped
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return the prompt as it stands, by site, folded and detached."""
+        return {site: tensor.detach().clone() for site, tensor in self._module.materialize().items()}
+
+    def bound(self) -> BoundPrompt:
+        """Return the prompt as it stands, in the backbone's terms."""
+        return self._bound.with_tensors(self.tensors())
+
+    def batch(self, step: int) -> list[tuple[int, TokenRow]]:
+        """Return the rows of a step, counted from 0: pairs of row number and encoded row."""
+        return self._order.at(step)
+
+    def share(self, step: int | None = None) -> Share:
+        """Return what it learns from at its next step (or at `step`), the prompt's tensors as leaves."""
+        leaves = {site: tensor.requires_grad_() for site, tensor in self.tensors().items()}
+        batch = self.batch(self.state.step if step is None else step)
+        rows, labels = [row for _, row in batch], [str(self.lesson.train[i].label) for i, _ in batch]
+        weights = [self._weight(label) / len(rows) for label in labels]
+        return Share(self._bound.with_tensors(leaves), rows, [self._labels[label] for label in labels], weights)
+
+    def learn(self, share: Share, learned: Learned) -> dict[str, Any] | None:
+        """Take one optimizer step; return what was measured, or `None` where loss or gradient is not finite."""
+        if not is_finite(learned.loss, learned.gradient.values()):
+            return None
+        state, config = self.state, self.config
+        share_of_rate = warmup_cosine(state.step, config.length, config.warmup)
+        for group, scale in zip(self._optimizer.param_groups, self._scales, strict=True):
+            group["lr"] = config.rate * scale * share_of_rate
+        self._optimizer.zero_grad()
+        folded = self._module.materialize()
+        trained = [site for site in learned.gradient if folded[site].requires_grad]
+        torch.autograd.backward([folded[site] for site in trained], [learned.gradient[site] for site in trained])
+        norm = torch.nn.utils.clip_grad_norm_(self._module.parameters(), config.clip)
+        self._optimizer.step()
+        state.step += 1
+        state.cut_rows += sum(row.cut > 0 for row in share.rows)
+        state.examples += len(share.rows)
+        text, padded = sum(len(row.ids) for row in share.rows), len(share.rows) * max(len(r.ids) for r in share.rows)
+        return {
+            "loss": learned.loss.item(),
+            "rate": config.rate * share_of_rate,
+            "gradient_norm": float(norm),
+            "token_gradient_norms": token_norms(learned.gradient),
+            "distance": distance(share.bound.tensors, self._start),
+            "padding": 1 - text / padded,
+        }
+
+    def see(self, seen: Seen) -> None:
+        """Take a validation; keep the prompt if it is the best so far."""
+        state = self.state
+        state.last, state.last_step, self._last_terms = dict(seen.figures), state.step, seen.terms
+        state.waited += 1
+        if not state.best or seen.better_than(state.best, self.config.select):
+            state.best, state.best_step, state.waited = dict(seen.figures), state.step, 0
+            self._best, self._best_terms = self.tensors(), seen.terms
+
+    def fit(self, seconds: float) -> Fit:
+        """Return what it ends with: the best prompt, or the last where the best is not better beyond chance."""
+        state = self.state
+        here = state.best_step == state.step
+        few = state.last_step == state.step and last_stands(self._best_terms, self._last_terms)
+        if state.finite and (not state.best or here or few):
+            chosen, step, figures = self.tensors(), state.step, state.last
+        else:
+            chosen, step, figures = self._best, state.best_step, state.best
+        tensors = {site: tensor.float().cpu().clone() for site, tensor in chosen.items()}
+        return Fit(
+            tensors, self.init, step, state.step, dict(figures), state.stopped, state.cut_rows, state.examples, seconds
+        )
+
+    def saved(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Return its state as named tensors and plain JSON."""
+        tensors = {
+            **{f"parameter.{name}": value for name, value in self._module.state_dict().items()},
+            **optimizer_tensors(self._optimizer),
+            **{f"start.{site}": value for site, value in self._start.items()},
+            **{f"best.{site}": value for site, value in self._best.items()},
+            "terms.best": self._best_terms,
+            "terms.last": self._last_terms,
+        }
+        return tensors, {**vars(self.state), "watch": self.state.watch.state()}
+
+    def restore(self, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
+        """Put back what `saved` gave."""
+        rest = dict(state)
+        self.state = _State(watch=GradientWatch(**rest.pop("watch")), **rest)
+        self._module.load_state_dict(_under("parameter.", tensors))
+        restore_optimizer(self._optimizer, tensors)
+        self._start, self._best = _under("start.", tensors), _under("best.", tensors)
+        self._best_terms, self._last_terms = tensors["terms.best"], tensors["terms.last"]
+
+    def _weight(self, label: str) -> float:
+        """How much a row counts: as much as any, or, balanced, the less the more common its label is."""
+        if self.config.class_weights == "none":
+            return 1.0
+        return len(self.lesson.train) / (len(self._counts) * self._counts[label])
+
+    def _encode(self, index: int) -> TokenRow:
+        return self._model.encode(self.lesson.train[index].fields, self._bound)
+
+
+def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+
+
+def look(model: PromptedModel, learner: Learner, rows: int | None = None) -> Seen:
+    """Score a learner's validation rows, or the first `rows` of them, with its prompt as it stands."""
+    examples = learner.validation[:rows]
+    scores = model.score_labels([example.fields for example in examples], learner.bound())
+    labels: Sequence[str] = learner.lesson.readout.labels
+    return Seen.of(scores.log_probabilities.cpu(), torch.tensor([labels.index(str(e.label)) for e in examples]))

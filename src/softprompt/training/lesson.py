@@ -1,0 +1,105 @@
+"""What one prompt of a bank learns: the rows, how they are written and read, and the settings."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from softprompt.backbones.backbone import Backbone
+from softprompt.errors import ConfigError
+from softprompt.modeling.bound import BoundPrompt
+from softprompt.modeling.forward import run_prefixes
+from softprompt.prompts import initializers
+from softprompt.prompts.parameterizations.base import PromptParameterization
+from softprompt.prompts.parameterizations.build import build
+from softprompt.prompts.parameterizations.spec import Spec
+from softprompt.prompts.parameterizations.with_rows import PromptWithRows
+from softprompt.prompts.soft_prompt import SoftPrompt
+from softprompt.tasks.readout import LabelWords
+from softprompt.tasks.task import Example
+from softprompt.tasks.template import Template
+from softprompt.training.config import TrainConfig
+from softprompt.training.start import first_values
+
+LAYERED = ("deep", "deep-mlp")
+"""Parameterizations that are keys and values in every layer."""
+SAMPLED = 128
+"""Vocabulary rows that `superpos` combines (2406.05279 takes up to 128)."""
+
+
+@dataclass(frozen=True, eq=False)
+class Lesson:
+    """What one prompt learns, and how.
+
+    Attributes:
+        name: what tells it from the other prompts of its bank.
+        config: the settings; `parameterization` and `learned_rows` are settled.
+        template: the pattern of a row.
+        readout: the labels and their words.
+        train: rows to learn from, at least one, all with a label.
+        validation: rows to choose by; empty: the last prompt is kept.
+        start: with `init=prompt`, the prompt to start from.
+    """
+
+    name: str
+    config: TrainConfig
+    template: Template
+    readout: LabelWords
+    train: Sequence[Example]
+    validation: Sequence[Example]
+    start: SoftPrompt | None = field(default=None)
+
+    def begin(self, backbone: Backbone) -> tuple[PromptParameterization, str]:
+        """Return what trains, at its first values, and a sentence about where those come from.
+
+        Raises:
+            ConfigError: settings that do not go together, or `init=prompt` without a prompt.
+            UnknownNameError: no parameterization has that name.
+            TemplateError: the prompt does not fit the template or the backbone.
+        """
+        config = self.config
+        name = config.parameterization or "direct"
+        initial = first_values(backbone, config, self.template, self.readout, self.start)
+        tensors: Mapping[str, Tensor] = {"input": initial.rows}
+        settings = dict(config.settings)
+        if name in LAYERED:
+            tensors, alone = self._key_values(backbone, tensors)
+            settings = {"frozen": int(alone), **settings}
+        generator = torch.Generator().manual_seed(config.seed)
+        vocabulary = initializers.from_vocabulary(backbone, SAMPLED, generator).rows if name == "superpos" else None
+        prompt = build(name, Spec(tensors, backbone.embedding_rms, generator, vocabulary, settings))
+        if not config.learned_rows:
+            return prompt, initial.note
+        weight = initializers.rows_of_words(backbone, self.readout.words, generator)
+        return PromptWithRows(prompt, weight, torch.zeros(len(weight))), initial.note
+
+    def bind(self, backbone: Backbone, tensors: Mapping[str, Tensor]) -> BoundPrompt:
+        """Return a prompt of these tensors in the backbone's terms."""
+        return BoundPrompt.make(backbone, tensors, self.template, self.readout)
+
+    def _key_values(self, backbone: Backbone, rows: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], bool]:
+        """Run rows at the input and take their slots' keys and values; and tell whether nothing stands before them.
+
+        The first slot of a sequence is where attention goes that has nowhere to go; where no word of the template
+        stands there, the prompt's own first token does, and is frozen.
+        """
+        bound = self.bind(backbone, rows)
+        if self.template.placement != "prefix":
+            raise ConfigError(
+                f"`{self.config.parameterization}` keeps keys and values in front of the first field, and the template "
+                f"`{self.template.pattern}` has its soft tokens elsewhere ({self.template.placement}); put one "
+                "{soft} in front, or choose parameterization=direct"
+            )
+        with torch.no_grad():
+            past = run_prefixes(backbone, [bound])[0].past
+        assert past is not None, "a prompt in front has a prefix"
+        at = len(bound.split[0])
+        slots = slice(at, at + len(rows["input"]))
+        found = {}
+        for layer, (keys, values) in enumerate(past):
+            found[f"layers.{layer}.key"] = keys[0, :, slots].float().cpu()
+            found[f"layers.{layer}.value"] = values[0, :, slots].float().cpu()
+        return found, at == 0

@@ -1,0 +1,77 @@
+"""`train_many`: a bank of prompts in one pass over the frozen backbone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from softprompt.backbones.backbone import Backbone
+from softprompt.errors import ConfigError
+from softprompt.modeling.prompted_model import PromptedModel
+from softprompt.prompts.soft_prompt import SoftPrompt
+from softprompt.tasks.task import Task
+from softprompt.training import candidates
+from softprompt.training.config import TrainConfig
+from softprompt.training.fitting import Fitted, Parts, finished
+from softprompt.training.lesson import Lesson
+from softprompt.training.provenance import settings_of
+from softprompt.training.runs import RunFolder, runs_folder
+from softprompt.training.trainer import Trainer
+
+
+def train_many(
+    backbone: Backbone,
+    tasks: Task | Sequence[Task],
+    configs: Sequence[TrainConfig],
+    *,
+    run: str | Path | None = None,
+    resume: bool = False,
+    start: SoftPrompt | None = None,
+) -> list[Fitted]:
+    """Train N prompts side by side: other seeds, first values, lengths, rates, parameterizations or tasks.
+
+    One run of all prefixes and shared passes over everyone's rows a step; each prompt has its own rows, optimizer
+    and rate, and learns what it would alone: gradients agree to rounding. How rows are cut into passes is fixed by
+    `tokens_at_once`, so the result does not depend on the memory of the day. Nothing races: all train to their end.
+
+    Args:
+        backbone: the frozen transformer.
+        tasks: what to learn: one for all prompts, or one for each.
+        configs: the settings of each prompt, N of them; what they leave open takes its default.
+        run: folder for measurements and checkpoints; by default one named after the tasks and settings.
+        resume: go on from the run's last checkpoint.
+        start: with `init="prompt"`, the prompt to start from.
+
+    Returns:
+        The calibrated prompts and how their training went, in the order of `configs`.
+
+    Raises:
+        ConfigError: no settings, or as many tasks as do not fit them.
+        TrainingError: the run to resume had other settings, or no step gave a finite loss.
+        KeyboardInterrupt: stopped between two steps; `resume=True` goes on.
+    """
+    each = [tasks] * len(configs) if isinstance(tasks, Task) else list(tasks)
+    if not configs or len(each) != len(configs):
+        raise ConfigError(
+            f"{len(each)} tasks and {len(configs)} settings were given; give one task for all prompts or one for each"
+        )
+    model = PromptedModel(backbone)
+    parts = [Parts(task.splits["train"], task.splits["validation"]) for task in each]
+    settled = [
+        candidates.settled(config, task.template, task.readout, backbone, len(rows.train))
+        for config, task, rows in zip(configs, each, parts, strict=True)
+    ]
+    lessons = [
+        Lesson(f"{number}: {task.name}", config, task.template, task.readout, rows.train, rows.validation, start)
+        for number, (config, task, rows) in enumerate(zip(settled, each, parts, strict=True))
+    ]
+    settings = [settings_of(backbone, task, config, start) for task, config in zip(each, settled, strict=True)]
+    whole: dict[str, Any] = {"bank": settings, "threads": settings[0]["threads"]}
+    folder = RunFolder(Path(run) if run else runs_folder("bank", whole))
+    going_on = folder.begin(whole, resume=resume)
+    fits = Trainer(model, lessons, folder).fit(resume=going_on)
+    return [
+        finished(model, task, rows, lesson, done, own)
+        for task, rows, lesson, done, own in zip(each, parts, lessons, fits, settings, strict=True)
+    ]

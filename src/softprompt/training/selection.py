@@ -1,0 +1,82 @@
+"""Choosing by validation rows, and not choosing where the rows are too few to tell."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from softprompt.shapes import Float, Int
+
+FEW = 200
+"""Below this many validation rows the last prompt stands unless another is better beyond one standard error."""
+
+
+@dataclass(frozen=True, eq=False)
+class Seen:
+    """What a prompt did on validation rows.
+
+    Attributes:
+        terms: each row's log-probability of its right answer, in nats.
+        figures: `loss`, `accuracy` and `macro-f1`.
+    """
+
+    terms: Float[Tensor, " B"]
+    figures: Mapping[str, float]
+
+    @classmethod
+    def of(cls, log_probabilities: Float[Tensor, "B C"], gold: Int[Tensor, " B"]) -> Seen:
+        """Measure scored rows."""
+        terms = log_probabilities.gather(1, gold[:, None])[:, 0]
+        predicted = log_probabilities.argmax(1)
+        figures = {
+            "loss": -terms.mean().item(),
+            "accuracy": (predicted == gold).float().mean().item(),
+            "macro-f1": _macro_f1(predicted, gold),
+        }
+        return cls(terms, figures)
+
+    def better_than(self, best: Mapping[str, float], by: str) -> bool:
+        """Tell whether this is better than `best`: a lower loss, or a higher figure of another name."""
+        return self.figures[by] < best[by] if by == "loss" else self.figures[by] > best[by]
+
+
+def beyond_chance(gain: Float[Tensor, " B"]) -> bool:
+    """Tell whether a paired gain, row by row, is above zero by more than one standard error of its mean."""
+    return len(gain) >= 2 and bool(gain.mean() > gain.std() / len(gain) ** 0.5)
+
+
+def last_stands(best: Float[Tensor, " rows"], last: Float[Tensor, " rows"]) -> bool:
+    """With few validation rows, tell whether the best prompt is no better than the last beyond one standard error."""
+    return 2 <= len(last) < FEW and not beyond_chance(best - last)
+
+
+def survivors(terms: Sequence[Float[Tensor, " rows"]], keep: int) -> list[int]:
+    """Choose who goes on: the `keep` lowest losses; the first, which is the default, stays unless beaten for sure.
+
+    The default gives way only where as many others as there are places are each better than it, row by row, by more
+    than one standard error.
+
+    Args:
+        terms: each candidate's log-probabilities of the right answers, on the same rows; the default first.
+        keep: places, at least 1.
+
+    >>> good, bad = torch.tensor([-0.1, -0.2, -0.1]), torch.tensor([-1.1, -1.0, -0.9])
+    >>> survivors([bad, good, bad], 1), survivors([good, bad, good], 2)
+    ([1], [0, 2])
+    """
+    order = sorted(range(len(terms)), key=lambda i: (-float(terms[i].mean()), i))
+    chosen = order[:keep]
+    if 0 not in chosen and not all(beyond_chance(terms[i] - terms[0]) for i in chosen):
+        chosen = [0, *chosen[:-1]]
+    return sorted(chosen)
+
+
+def _macro_f1(predicted: Int[Tensor, " B"], gold: Int[Tensor, " B"]) -> float:
+    """Mean F1 over the labels that are there, right or predicted."""
+    labels = torch.cat([predicted, gold]).unique()
+    hits = [((predicted == label) & (gold == label)).sum() for label in labels]
+    sizes = [(predicted == label).sum() + (gold == label).sum() for label in labels]
+    return float(torch.stack([2 * hit / size for hit, size in zip(hits, sizes, strict=True)]).mean())

@@ -1,0 +1,203 @@
+"""Many prompts in one pass: each learns what it would alone, and a race keeps the default unless it is beaten."""
+
+import signal
+
+import pytest
+import torch
+
+from softprompt.errors import ConfigError, TrainingError
+from softprompt.modeling.prompted_model import PromptedModel
+from softprompt.tasks.load import load_task
+from softprompt.testing.tiny import tiny_backbone
+from softprompt.testing.toy import toy_rows
+from softprompt.training import trainer
+from softprompt.training.bank import gradients
+from softprompt.training.budget import parse, race_cost
+from softprompt.training.candidates import field, settled
+from softprompt.training.config import TrainConfig
+from softprompt.training.learner import Learner
+from softprompt.training.lesson import Lesson
+from softprompt.training.many import train_many
+from softprompt.training.race import halving
+from softprompt.training.runs import RunFolder
+from softprompt.training.selection import survivors
+from softprompt.training.train import train
+from softprompt.training.trainer import Trainer
+
+BASE = {"steps": 20, "batch_size": 6, "validate_every": 10, "report": False}
+KINDS = (
+    {"parameterization": "direct", "virtual_tokens": 4},
+    {"parameterization": "deep", "virtual_tokens": 6, "learned_rows": True},
+    {"parameterization": "residual", "virtual_tokens": 9, "seed": 3, "learning_rate": 0.1},
+    {"parameterization": "direct", "virtual_tokens": 2, "learned_rows": True, "batch_size": 11},
+    {"parameterization": "deep-mlp", "virtual_tokens": 3, "init": "random"},
+)
+
+
+def lessons(task):
+    return [
+        Lesson(str(i), TrainConfig(**{**BASE, **kind}), task.template, task.readout, task.rows("train"), [])
+        for i, kind in enumerate(KINDS)
+    ]
+
+
+@pytest.fixture(scope="module", params=["gemma3", "gpt2", "bloom", "qwen3"])
+def model(request):
+    return PromptedModel(tiny_backbone(request.param))
+
+
+def test_gradients_are_those_of_separate_runs(model, task):
+    bank = [Learner(model, lesson) for lesson in lessons(task)]
+    shares = [learner.share() for learner in bank]
+    together = gradients(model, shares, 10_000)
+    cut = gradients(model, [learner.share() for learner in bank], 64)
+    for learner, each, parts in zip(bank, together, cut, strict=True):
+        (alone,) = gradients(model, [learner.share()], 10_000)
+        assert torch.allclose(each.loss, alone.loss, atol=1e-5)
+        assert any(gradient.abs().max() > 0 for gradient in alone.gradient.values())
+        for site, expected in alone.gradient.items():  # what a window hides from every row has none
+            largest = expected.abs().max().clamp(min=1e-6)
+            for found in (each, parts):
+                assert ((found.gradient[site] - expected).abs().max() / largest) < 1e-5, (learner.lesson.name, site)
+
+
+def test_losses_over_twenty_steps_are_those_of_separate_runs(model, task, tmp_path):
+    def losses(folder):
+        steps = [event for event in RunFolder(folder).events() if event["event"] == "step"]
+        return {
+            name: [event["loss"] for event in steps if event.get("prompt", name) == name] for name in map(str, range(5))
+        }
+
+    def fit(name, members):
+        folder = RunFolder(tmp_path / name)
+        folder.begin({}, resume=False)
+        Trainer(model, members, folder).fit()
+
+    fit("bank", lessons(task))
+    together = losses(tmp_path / "bank")
+    for lesson in lessons(task):
+        fit(lesson.name, [lesson])
+        alone = losses(tmp_path / lesson.name)[lesson.name]
+        assert len(alone) == 20
+        assert together[lesson.name] == pytest.approx(alone, abs=1e-4)
+
+
+def test_other_tasks_share_the_bank(backbone, task, tmp_path):
+    other = load_task(
+        {"train": toy_rows(90, 5), "validation": toy_rows(30, 6), "test": toy_rows(30, 7)},
+        name="other", template="{soft}{bos}{text} ->", label="label",
+    )  # fmt: skip
+    configs = [TrainConfig(**BASE), TrainConfig(**BASE, parameterization="direct", learned_rows=False)]
+    deep, plain = train_many(backbone, [task, other], configs, run=tmp_path)
+    assert "layers.0.key" in deep.prompt.tensors
+    assert set(plain.prompt.tensors) == {"input"}
+    assert plain.prompt.provenance["task"]["name"] == "other"
+    again = train_many(backbone, [task, other], configs, run=tmp_path, resume=True)
+    assert [each.prompt.digest for each in again] == [deep.prompt.digest, plain.prompt.digest]
+    with pytest.raises(TrainingError, match="cannot resume"):
+        train_many(backbone, [other, task], configs, run=tmp_path, resume=True)
+
+
+def test_a_bank_of_nothing_and_tasks_that_do_not_pair_up(backbone, task):
+    with pytest.raises(ConfigError, match="1 tasks and 0 settings|0 tasks and 0 settings"):
+        train_many(backbone, task, [])
+    with pytest.raises(ConfigError, match="2 tasks and 1 settings were given; give one task for all"):
+        train_many(backbone, [task, task], [TrainConfig()])
+
+
+def racing_task():
+    splits = {"train": toy_rows(120), "validation": toy_rows(220, 1), "test": toy_rows(40, 2)}
+    return load_task(splits, name="race")
+
+
+RACE = {"steps": 20, "batch_size": 8, "virtual_tokens": 4, "validate_every": 10, "report": False}
+
+
+def test_candidates_race_and_the_winner_trains_on(backbone, tmp_path):
+    result = train(backbone, racing_task(), run=tmp_path, **RACE)
+    table = result.prompt.provenance["race"]
+    assert [sum(row["step"] == step for row in table) for step in (2, 4)] == [6, 3]
+    assert [sum(row["goes_on"] for row in table if row["step"] == step) for step in (2, 4)] == [3, 1]
+    winner = next(row["candidate"] for row in table if row["step"] == 4 and row["goes_on"])
+    assert result.fit.steps == 20
+    recipe = result.prompt.provenance["recipe"]
+    assert winner.startswith(recipe["parameterization"])
+    assert f"rate {recipe['learning_rate']:g}" in winner
+    steps = [event for event in RunFolder(tmp_path).events() if event["event"] == "step"]
+    assert len(steps) == 6 * 2 + 3 * 2 + 16
+    plain = train(backbone, racing_task(), run=tmp_path / "plain", race=False, **RACE)
+    assert plain.prompt.provenance["race"] == []
+
+
+@pytest.mark.parametrize("stop_at", [1, 3, 4, 9])
+def test_a_race_that_was_interrupted_ends_in_the_same_bytes(backbone, tmp_path, monkeypatch, stop_at):
+    whole = train(backbone, racing_task(), run=tmp_path / "whole", **RACE).prompt
+    calls = []
+
+    def interrupted(*arguments):
+        calls.append(1)
+        if len(calls) == stop_at:
+            signal.raise_signal(signal.SIGINT)
+        return gradients(*arguments)
+
+    monkeypatch.setattr(trainer, "gradients", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        train(backbone, racing_task(), run=tmp_path / "parts", **RACE)
+    monkeypatch.undo()
+    resumed = train(backbone, racing_task(), run=tmp_path / "parts", resume=True, **RACE).prompt
+    assert resumed.to_bytes() == whole.to_bytes()
+
+
+def test_the_default_is_not_beaten_by_noise():
+    noise = torch.randn(200, generator=torch.Generator().manual_seed(0))
+    default = torch.full((200,), -1.0)
+    luckier, better = default + noise * 2 + 0.01, default + 0.5 + noise * 0.1
+    assert survivors([default, luckier], 1) == [0]
+    assert survivors([default, luckier, better], 1) == [2]
+    assert survivors([default, luckier, better, default - 1], 2) == [0, 2]
+
+
+def test_few_validation_rows_hold_no_race(backbone, task, tmp_path):
+    result = train(backbone, task, run=tmp_path, **RACE)  # 60 validation rows
+    assert result.prompt.provenance["race"] == []
+
+
+def test_only_what_is_left_open_is_tried(backbone, task):
+    def names(**given):
+        config = TrainConfig(**given)
+        return [*field(config, settled(config, task.template, task.readout, backbone, 5000))]
+
+    assert names()[0] == "deep + rows, from text, rate 0.02, seed 0"
+    assert len(names()) == len(set(names())) == 6
+    assert names(learning_rate=0.01, init="text", parameterization="deep", learned_rows=True) == [
+        "deep + rows, from text, rate 0.01, seed 0"
+    ]
+    assert all(name.startswith("direct,") for name in names(exportable=True))
+
+
+def test_rungs_end_with_one_candidate():
+    for count in range(1, 20):
+        rungs = halving(count, 150, 256)
+        assert [rung.step for rung in rungs] == [15 * 2**i for i in range(len(rungs))]
+        assert (rungs[-1].keep if rungs else 1) == 1
+    assert race_cost(6, 150) / 150 < 2.5
+
+
+@pytest.mark.parametrize("text", ["soon", "5", "-3m", "0 steps", "m", "5 parsecs"])
+def test_a_budget_that_is_none(text):
+    with pytest.raises(ConfigError, match=f"the budget is `{text}`; write it like `5m`"):
+        parse(text)
+
+
+def test_a_budget_bounds_the_race_and_its_winner(backbone, tmp_path, capsys):
+    settings = {**RACE, "steps": None}
+    result = train(backbone, racing_task(), run=tmp_path / "steps", budget="60 steps", **settings)
+    assert "a budget of 60 steps is" in capsys.readouterr().err
+    assert result.fit.steps < 60
+    spent = [event for event in RunFolder(tmp_path / "steps").events() if event["event"] == "step"]
+    assert 50 <= len(spent) <= 60
+    tokens = train(backbone, racing_task(), run=tmp_path / "tokens", budget="2000 tokens", race=False, **settings)
+    assert tokens.fit.steps < 40
+    timed = train(backbone, racing_task(), run=tmp_path / "time", budget="1s", race=False, **settings)
+    again = train(backbone, racing_task(), run=tmp_path / "time", budget="1s", race=False, resume=True, **settings)
+    assert again.prompt.digest == timed.prompt.digest
