@@ -37,15 +37,11 @@ class Passes:
 
     def score(self, examples: Sequence[Example]) -> Float[np.ndarray, "B C"]:
         """Return log-probabilities of the labels, not calibrated."""
-        return self._known(examples)[:, : self._choices]
+        return self._known(examples)[:, self.model.backbone.hidden_size :]
 
     def features(self, examples: Sequence[Example]) -> Float[np.ndarray, "B D"]:
         """Return the hidden state at the last position of each row."""
-        return self._known(examples)[:, self._choices :]
-
-    @property
-    def _choices(self) -> int:
-        return self.bound.reading.choices
+        return self._known(examples)[:, : self.model.backbone.hidden_size]
 
     @cached_property
     def _known(self) -> Remembered:
@@ -54,7 +50,7 @@ class Passes:
     def _run(self, examples: Sequence[Example]) -> Float[np.ndarray, "B _"]:
         with meter(self.title, len(examples)) as progress:
             scores = self.model.score_labels([row.fields for row in examples], self.bound, progress=progress)
-        return np.concatenate([scores.log_probabilities.cpu().numpy(), scores.hidden.cpu().numpy()], axis=1)
+        return np.concatenate([scores.hidden.cpu().numpy(), scores.log_probabilities.cpu().numpy()], axis=1)
 
 
 @runtime_checkable

@@ -11,15 +11,16 @@ from torch import Tensor
 
 from softprompt.backbones.backbone import Backbone, KeyValues
 from softprompt.errors import IncompatiblePromptError, TemplateError
-from softprompt.modeling.labels import LabelTrie, WordsReading
-from softprompt.modeling.readings import Reading, RowsReading
+from softprompt.modeling.reader import reading_of
+from softprompt.modeling.readings import Reading
 from softprompt.prompts import sites
 from softprompt.prompts.soft_prompt import SoftPrompt
 from softprompt.shapes import Float
-from softprompt.tasks.readout import LabelWords
+from softprompt.tasks.readout import Readout
+from softprompt.tasks.tags import TaggedTemplate, TokenTags
 from softprompt.tasks.template import Template, TokenizedTemplate
 
-FEATURES = frozenset({"key-values", "learned-rows"})
+FEATURES = frozenset({"chat", "key-values", "learned-rows", "scalar", "text", "token-tags", "yes-no"})
 """What this room computes beyond rows at the input."""
 
 
@@ -45,7 +46,7 @@ class BoundPrompt:
         backbone: Backbone,
         tensors: Mapping[str, Tensor],
         template: Template,
-        readout: LabelWords,
+        readout: Readout,
         key: str | None = None,
     ) -> BoundPrompt:
         """Bind tensors by site, a template and a readout to a backbone.
@@ -59,9 +60,9 @@ class BoundPrompt:
         own = {site: tensor.to(backbone.device, torch.float32) for site, tensor in tensors.items()}
         length = sites.length({site: tuple(tensor.shape) for site, tensor in own.items()})
         tokenized = template.tokenize(backbone.tokenizer, length)
-        words = WordsReading(LabelTrie.build(readout, backbone.tokenizer), backbone.logits)
-        reading = RowsReading(own["readout.weight"], own["readout.bias"]) if "readout.weight" in own else words
-        bound = cls(own, tokenized, reading, key)
+        if isinstance(readout, TokenTags):
+            tokenized = TaggedTemplate(template, backbone.tokenizer, length, readout.column)
+        bound = cls(own, tokenized, reading_of(backbone, readout, own), key)
         bound._check_room(backbone, length)
         bound._check_layers(backbone)
         return bound

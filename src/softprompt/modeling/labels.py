@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple, Protocol, runtime_checkable
@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from softprompt.errors import DataError, TemplateError
-from softprompt.modeling.readings import GoOn
 from softprompt.shapes import Float
 from softprompt.tasks.readout import LabelWords, Scoring
 from softprompt.tasks.template import Tokenizer
@@ -114,75 +113,6 @@ class LabelTrie:
 
 Logits = Callable[[Tensor, Tensor | None], Tensor]
 """`Backbone.logits`: hidden states [M, D] and the output rows wanted (`None`: all) to fp32 logits."""
-
-_AT_ONCE = 8
-"""Continuations run together, so that memory follows the batch and not the number of labels."""
-
-
-@dataclass(frozen=True, eq=False)
-class WordsReading:
-    """Label words on one backbone: a choice at each node of their trie, from rows of the output matrix.
-
-    Attributes:
-        trie: the label words.
-        logits: the backbone's output rows.
-    """
-
-    trie: LabelTrie
-    logits: Logits
-
-    @property
-    def choices(self) -> int:
-        """How many labels there are, C."""
-        return len(self.trie.steps)
-
-    @property
-    def depth(self) -> int:
-        """Most tokens that scoring ever puts behind a row."""
-        return self.trie.depth
-
-    def behind(self, gold: int) -> tuple[int, ...]:
-        """Return the tokens on the way to the gold label's last choice."""
-        return self.trie.path(gold)
-
-    def gold_log_probabilities(
-        self, hidden: Float[Tensor, "B T D"], ends: Sequence[int], gold: Sequence[int]
-    ) -> Float[Tensor, " B"]:
-        """Return the sum of the log-probabilities of each gold label's choices.
-
-        With `full` it is not yet normalised over the labels: the usual language-modelling objective.
-        """
-        total = hidden.new_zeros(len(gold), dtype=torch.float32)
-        for node, (path, _) in enumerate(self.trie.nodes):
-            takes = [
-                (row, step.child)
-                for row, label in enumerate(gold)
-                for step in self.trie.steps[label]
-                if step.node == node
-            ]
-            if not takes:
-                continue
-            at = torch.tensor([row for row, _ in takes], device=hidden.device)
-            columns = torch.tensor([ends[row] + len(path) for row, _ in takes], device=hidden.device)
-            child = torch.tensor([c for _, c in takes], device=hidden.device)
-            logp = self.trie.node_log_probabilities(node, hidden[at, columns], self.logits)
-            total = total.index_add(0, at, logp.gather(1, child[:, None])[:, 0])
-        return total
-
-    def log_probabilities(self, last: Float[Tensor, "M D"], go_on: GoOn) -> Float[Tensor, "M C"]:
-        """Return label log-probabilities that sum to one."""
-        trie = self.trie
-        states: dict[tuple[int, ...], Tensor] = {(): last}  # path -> hidden states [M, D] behind it
-        for at in range(0, len(trie.continuations) if trie.depth else 0, _AT_ONCE):
-            paths = trie.continuations[at : at + _AT_ONCE]
-            hidden = go_on(paths)
-            states |= {p[: n + 1]: hidden[q, :, n] for q, p in enumerate(paths) for n in range(len(p))}
-        scored = [trie.node_log_probabilities(i, states[node.path], self.logits) for i, node in enumerate(trie.nodes)]
-        return trie.combine(scored)
-
-    def with_tensors(self, tensors: Mapping[str, Tensor]) -> WordsReading:
-        """Return the same: label words learn nothing."""
-        return self
 
 
 def _terminated(readout: LabelWords, tokenizer: LabelTokenizer) -> list[tuple[int, ...]]:

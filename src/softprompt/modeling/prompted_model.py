@@ -16,11 +16,12 @@ from softprompt.modeling.answers import Answer, answer
 from softprompt.modeling.bound import FEATURES, BoundPrompt, Prefix
 from softprompt.modeling.forward import Batch, Pass, run_on, run_prefixes, run_rows
 from softprompt.modeling.layout import by_length
-from softprompt.modeling.readings import Reading
+from softprompt.modeling.readings import Gold, Place, States
 from softprompt.progress import Meter
 from softprompt.prompts.soft_prompt import SoftPrompt
 from softprompt.shapes import Float
-from softprompt.tasks.readout import LabelWords
+from softprompt.tasks.readout import Readout
+from softprompt.tasks.tags import TaggedRow, TaggedTemplate
 from softprompt.tasks.template import Template, TokenRow
 
 Row = Mapping[str, str]
@@ -122,7 +123,28 @@ class PromptedModel:
             tuple(r.cut for r in encoded),
         )
 
-    def bare(self, template: Template, readout: LabelWords) -> BoundPrompt:
+    def measure(
+        self, rows: Sequence[TokenRow | TaggedRow], bound: BoundPrompt, gold: Sequence[Gold]
+    ) -> Float[Tensor, " N"]:
+        """Return the log-probability of each row's right answer, without gradients, any number of rows.
+
+        Args:
+            rows: encoded rows, N of them.
+            bound: the prompt.
+            gold: the right answer of each row, in its reading's terms.
+        """
+        total = torch.zeros(len(rows), device=self.backbone.device)
+        lengths = [len(row.ids) + len(bound.reading.behind(each)) for row, each in zip(rows, gold, strict=True)]
+        with torch.inference_mode():
+            held = {
+                (bound, far): self.prefixes([bound], far=far)[0] for far, _ in self.sides(rows, [bound] * len(rows))
+            }
+            for part in by_length(lengths, self.budget.rows, self.budget.tokens):
+                terms = self.gold_log_probabilities([rows[i] for i in part], bound, [gold[i] for i in part], held)
+                total[torch.tensor(part, device=total.device)] = terms
+        return total
+
+    def bare(self, template: Template, readout: Readout) -> BoundPrompt:
         """Return the template with no virtual tokens at all: what zero-shot scoring uses."""
         nothing = torch.zeros(0, self.backbone.embedding_size)
         return BoundPrompt.make(self.backbone, {"input": nothing}, template, readout)
@@ -139,15 +161,20 @@ class PromptedModel:
             _forget_oldest(self._bound, self._room)
         return self._bound[prompt.digest]
 
-    def encode(self, row: Row, bound: BoundPrompt) -> TokenRow:
+    def encode(self, row: Row, bound: BoundPrompt) -> TokenRow | TaggedRow:
         """Tokenise a row, its fields shortened where the backbone's positions or the template ask for it."""
-        return bound.template.row(row, bound.limit(self.backbone))
+        limit = bound.limit(self.backbone)
+        if isinstance(bound.template, TaggedTemplate):
+            return bound.template.tagged(row, limit)
+        return bound.template.row(row, limit)
 
     def prefixes(self, bounds: Sequence[BoundPrompt], *, far: bool = False) -> list[Prefix]:
         """Run the shared prefixes of some prompts together, with gradients to their tensors; nothing is kept."""
         return run_prefixes(self.backbone, bounds, far=far)
 
-    def sides(self, rows: Sequence[TokenRow], bounds: Sequence[BoundPrompt]) -> list[tuple[bool, list[int]]]:
+    def sides(
+        self, rows: Sequence[TokenRow | TaggedRow], bounds: Sequence[BoundPrompt]
+    ) -> list[tuple[bool, list[int]]]:
         """Part rows by the side of the backbone's `position_switch` that they end on; most backbones have one side."""
         switch = self.backbone.position_switch
         if switch is None:
@@ -158,9 +185,9 @@ class PromptedModel:
 
     def gold_log_probabilities(
         self,
-        rows: Sequence[TokenRow],
+        rows: Sequence[TokenRow | TaggedRow],
         bounds: BoundPrompt | Sequence[BoundPrompt],
-        gold: Sequence[int],
+        gold: Sequence[Gold],
         held: Held | None = None,
     ) -> Float[Tensor, " B"]:
         """Return each row's log-probability of its gold answer, with gradients to the prompts' tensors.
@@ -172,7 +199,7 @@ class PromptedModel:
         Args:
             rows: encoded rows, B of them.
             bounds: one prompt for all rows, or one for each.
-            gold: the right answer of each row, in [0, C).
+            gold: the right answer of each row, in its reading's terms.
             held: prefixes that have been run already; none: run here.
         """
         each = [bounds] * len(rows) if isinstance(bounds, BoundPrompt) else list(bounds)
@@ -182,19 +209,22 @@ class PromptedModel:
             ids = [rows[i].ids + path for i, path in zip(members, behind, strict=True)]
             batch = self._batch(ids, [each[i] for i in members], far, held or {})
             hidden = run_rows(self.backbone, batch).hidden
-            ends = [len(row) - len(path) - 1 for row, path in zip(batch.ids, behind, strict=True)]
+            places = [
+                Place(rows[i], len(whole) - len(path) - len(rows[i].ids))
+                for i, whole, path in zip(members, batch.ids, behind, strict=True)
+            ]
             for which, bound in enumerate(batch.bounds):
                 mine = [j for j, owner in enumerate(batch.owner) if owner == which]
                 states = hidden if len(batch.bounds) == 1 else hidden[torch.tensor(mine, device=hidden.device)]
                 terms = bound.reading.gold_log_probabilities(
-                    states, [ends[j] for j in mine], [gold[members[j]] for j in mine]
+                    states, [places[j] for j in mine], [gold[members[j]] for j in mine]
                 )
                 at = torch.tensor([members[j] for j in mine], device=total.device)
                 total = total.index_add(0, at, terms)
         return total
 
     def _score_encoded(
-        self, rows: Sequence[TokenRow], bounds: Sequence[BoundPrompt], progress: Meter | None
+        self, rows: Sequence[TokenRow | TaggedRow], bounds: Sequence[BoundPrompt], progress: Meter | None
     ) -> list[tuple[Tensor, Tensor]]:
         """Score encoded rows, each with its own prompt: (label log-probabilities [C], hidden state [D]) a row."""
         out: list[tuple[Tensor, Tensor] | None] = [None] * len(rows)
@@ -203,35 +233,36 @@ class PromptedModel:
             for part in by_length(widths, self.budget.rows, self.budget.tokens):
                 chosen = [members[j] for j in part]
                 batch = self._batch([rows[i].ids for i in chosen], [bounds[i] for i in chosen], far)
-                for i, result in zip(chosen, self._score_batch(batch), strict=True):
+                for i, result in zip(chosen, self._score_batch(batch, [rows[i] for i in chosen]), strict=True):
                     out[i] = result
                 if progress is not None:
                     progress.advance(len(chosen))
         return [result for result in out if result is not None]
 
-    def _score_batch(self, batch: Batch) -> list[tuple[Tensor, Tensor]]:
+    def _score_batch(self, batch: Batch, rows: Sequence[TokenRow | TaggedRow]) -> list[tuple[Tensor, Tensor]]:
         deep = any(bound.reading.depth for bound in batch.bounds)
         done = run_rows(self.backbone, batch, keep=deep)
-        ends = torch.tensor([len(row) - 1 for row in batch.ids], device=done.hidden.device)
-        last = done.hidden[torch.arange(len(ends), device=ends.device), ends]  # [B, D]
+        places = [Place(row, len(whole) - len(row.ids)) for row, whole in zip(rows, batch.ids, strict=True)]
         out: list[tuple[Tensor, Tensor] | None] = [None] * len(batch.ids)
         for which, bound in enumerate(batch.bounds):
             members = [i for i, owner in enumerate(batch.owner) if owner == which]
-            logp = self._read(bound.reading, done, last, members, batch.far)
-            for i, row in zip(members, logp, strict=True):
-                out[i] = (row, last[i].float())
+            states = self._states(done, places, members, batch.far)
+            last = states.last.float()
+            for i, logp, state in zip(members, bound.reading.log_probabilities(states), last, strict=True):
+                out[i] = (logp, state)
         return [result for result in out if result is not None]
 
-    def _read(self, reading: Reading, done: Pass, last: Tensor, members: list[int], far: bool) -> Tensor:
-        """Log-probabilities of all answers for the rows `members` of a pass: [M, C]."""
-        index = torch.tensor(members, device=last.device)
+    def _states(self, done: Pass, places: Sequence[Place], members: Sequence[int], far: bool) -> States:
+        """What the rows `members` of a pass leave for reading."""
+        index = torch.tensor(members, device=done.hidden.device)
+        hidden = done.hidden if len(members) == len(places) else done.hidden[index]
 
         def go_on(paths: Sequence[tuple[int, ...]]) -> Tensor:
             assert done.past is not None, "a pass is kept where a reading goes on from it"
-            own = Pass(done.hidden[index], [(k[index], v[index]) for k, v in done.past], done.mask[index])
+            own = Pass(hidden, [(k[index], v[index]) for k, v in done.past], done.mask[index])
             return run_on(self.backbone, own, paths, far=far)
 
-        return reading.log_probabilities(last[index], go_on)
+        return States(hidden, [places[i] for i in members], go_on)
 
     def _batch(
         self, ids: Sequence[tuple[int, ...]], bounds: Sequence[BoundPrompt], far: bool, held: Held | None = None

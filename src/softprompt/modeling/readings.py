@@ -3,16 +3,63 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
 from softprompt.shapes import Float
+from softprompt.tasks.tags import TaggedRow
+from softprompt.tasks.task import Example
+from softprompt.tasks.template import TokenRow
+
+Gold = Any
+"""The right answer of a row in a reading's own terms: a label's number, a share, the tokens of a text, tags."""
 
 GoOn = Callable[[Sequence[tuple[int, ...]]], Tensor]
 """Goes on from M rows with each of Q token sequences: hidden states [Q, M, T, D] behind every row."""
+
+
+class Place(NamedTuple):
+    """Where a row stands in a pass.
+
+    Attributes:
+        row: the row's own tokens.
+        start: the column of the first of them.
+    """
+
+    row: TokenRow | TaggedRow
+    start: int
+
+    @property
+    def end(self) -> int:
+        """The column of the row's last own token."""
+        return self.start + len(self.row.ids) - 1
+
+
+class States(NamedTuple):
+    """What a pass leaves for reading.
+
+    Attributes:
+        hidden: states of the columns, [M, T, D].
+        places: where each of the M rows stands in them.
+        go_on: runs more tokens behind every row.
+    """
+
+    hidden: Float[Tensor, "M T D"]
+    places: Sequence[Place]
+    go_on: GoOn
+
+    @property
+    def last(self) -> Float[Tensor, "M D"]:
+        """The state at the end of each row."""
+        return at_ends(self.hidden, self.places)
+
+
+def at_ends(hidden: Float[Tensor, "M T D"], places: Sequence[Place]) -> Float[Tensor, "M D"]:
+    """Return the state at the end of each row."""
+    rows = torch.arange(len(places), device=hidden.device)
+    return hidden[rows, torch.tensor([place.end for place in places], device=hidden.device)]
 
 
 @runtime_checkable
@@ -20,73 +67,37 @@ class Reading(Protocol):
     """Reads answers out of hidden states; the same in training and in use."""
 
     @property
-    def choices(self) -> int:
-        """How many answers there are, C."""
-        ...
-
-    @property
     def depth(self) -> int:
         """Most tokens that reading ever puts behind a row."""
         ...
 
-    def behind(self, gold: int) -> tuple[int, ...]:
-        """Return the tokens that ride behind a row while its gold answer is learned."""
+    @property
+    def questions(self) -> int:
+        """How many questions one row asks while it is learned; 1 unless each takes a pass of its own."""
+        ...
+
+    def gold(self, example: Example, question: int) -> Gold:
+        """Return the right answer of a labelled row to one of its questions."""
+        ...
+
+    def units(self, gold: Gold) -> int:
+        """Return how many choices an answer is made of, each of which counts the same in a loss."""
+        ...
+
+    def behind(self, gold: Gold) -> tuple[int, ...]:
+        """Return the tokens that ride behind a row while its answer is learned."""
         ...
 
     def gold_log_probabilities(
-        self, hidden: Float[Tensor, "B T D"], ends: Sequence[int], gold: Sequence[int]
+        self, hidden: Float[Tensor, "B T D"], places: Sequence[Place], gold: Sequence[Gold]
     ) -> Float[Tensor, " B"]:
-        """Return the log-probability of each row's gold answer; `ends` is the column of each row's last own token."""
+        """Return the log-probability of each row's right answer, its choices added up."""
         ...
 
-    def log_probabilities(self, last: Float[Tensor, "M D"], go_on: GoOn) -> Float[Tensor, "M C"]:
-        """Return the log-probabilities of all answers, given the state at the end of each row."""
+    def log_probabilities(self, states: States) -> Sequence[Tensor]:
+        """Return the log-probabilities of each row's answers, fp32: [C] a row, in tagging [words, C]."""
         ...
 
     def with_tensors(self, tensors: Mapping[str, Tensor]) -> Reading:
         """Return the same reading with other learned tensors, as at each step of training."""
         ...
-
-
-@dataclass(frozen=True, eq=False)
-class RowsReading:
-    """Learned rows: log softmax(W h + b) over the answers, from the state at the end of the row.
-
-    The method's optional light head. Whatever the answers' words are, one pass reads all of them.
-
-    Attributes:
-        weight: W, [C, D] in fp32.
-        bias: b, [C] in fp32.
-    """
-
-    weight: Float[Tensor, "C D"]
-    bias: Float[Tensor, " C"]
-    depth: int = 0
-
-    @property
-    def choices(self) -> int:
-        """How many answers there are, C."""
-        return int(self.weight.shape[0])
-
-    def behind(self, gold: int) -> tuple[int, ...]:
-        """Return nothing: the state at the end of the row says it all."""
-        return ()
-
-    def gold_log_probabilities(
-        self, hidden: Float[Tensor, "B T D"], ends: Sequence[int], gold: Sequence[int]
-    ) -> Float[Tensor, " B"]:
-        """Return the log-probability of each row's gold answer."""
-        rows = torch.arange(len(gold), device=hidden.device)
-        last = hidden[rows, torch.tensor(ends, device=hidden.device)]
-        return self._read(last)[rows, torch.tensor(gold, device=hidden.device)]
-
-    def log_probabilities(self, last: Float[Tensor, "M D"], go_on: GoOn) -> Float[Tensor, "M C"]:
-        """Return the log-probabilities of all answers."""
-        return self._read(last)
-
-    def with_tensors(self, tensors: Mapping[str, Tensor]) -> RowsReading:
-        """Return a reading by the rows among `tensors`."""
-        return RowsReading(tensors["readout.weight"], tensors["readout.bias"])
-
-    def _read(self, states: Float[Tensor, "M D"]) -> Float[Tensor, "M C"]:
-        return torch.log_softmax(states.float() @ self.weight.T + self.bias, dim=-1)

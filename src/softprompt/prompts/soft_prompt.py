@@ -21,7 +21,9 @@ from softprompt.prompts.canonical import JSON, canonical, parse
 from softprompt.prompts.file import check_finite, decode, dtype_name, encode
 from softprompt.prompts.header import read_bytes, refused
 from softprompt.prompts.manifest import Manifest, check_features, name_of
-from softprompt.tasks.readout import LabelWords
+from softprompt.tasks.chat import template_from_json
+from softprompt.tasks.kinds import features_of
+from softprompt.tasks.readout import Readout, readout_from_json
 from softprompt.tasks.template import Template
 
 _WHAT = {
@@ -41,7 +43,7 @@ class SoftPrompt:
     Args:
         tensors: the numbers by site, for instance `{"input": rows}` with rows [P, D]; copied to the CPU.
         template: the pattern of a row.
-        readout: the label words.
+        readout: what reads answers out of the model.
         fingerprint: the backbone it was trained on.
         temperature: above 0; log-probabilities are divided by it.
         abstain: 0 to 1; an answer less probable than this is an abstention. `None`: never.
@@ -54,6 +56,7 @@ class SoftPrompt:
         PromptFileError: a shape, a dtype or a value that no prompt can have.
 
     >>> import torch
+    >>> from softprompt.tasks.readout import LabelWords
     >>> words = LabelWords.from_labels(["ham", "spam"])
     >>> backbone = Fingerprint("a", "b", "c", "module")
     >>> prompt = SoftPrompt({"input": torch.zeros(20, 640)}, Template("{bos}{soft}{text}"), words, backbone)
@@ -63,7 +66,7 @@ class SoftPrompt:
 
     tensors: Mapping[str, Tensor]
     template: Template
-    readout: LabelWords
+    readout: Readout
     fingerprint: Fingerprint
     temperature: float = 1.0
     abstain: float | None = None
@@ -74,7 +77,7 @@ class SoftPrompt:
 
     def __post_init__(self) -> None:
         own = {site: self.tensors[site].detach().to("cpu", copy=True).contiguous() for site in sorted(self.tensors)}
-        needed = sites.features_of(own) | set(self.requires)
+        needed = sites.features_of(own) | features_of(self.readout, self.template) | set(self.requires)
         object.__setattr__(self, "tensors", MappingProxyType(own))
         object.__setattr__(self, "requires", tuple(sorted(needed)))
         for name in ("provenance", "extra", "decoding"):
@@ -110,8 +113,8 @@ class SoftPrompt:
         try:
             return cls(
                 tensors=tensors,
-                template=Template.from_json(manifest.template.model_dump()),
-                readout=LabelWords.from_json(manifest.readout.model_dump()),
+                template=template_from_json(manifest.template.model_dump()),
+                readout=readout_from_json(manifest.readout.model_dump()),
                 fingerprint=Fingerprint.from_json(manifest.fingerprint.model_dump()),
                 temperature=manifest.temperature,
                 abstain=manifest.abstain,
@@ -200,7 +203,7 @@ class SoftPrompt:
             dtype_name(site, self.tensors[site], "prompt")
             check_finite(site, self.tensors[site], "prompt")
         reason = check_features(self.requires, self._shapes) or sites.check_together(
-            self._shapes, len(self.readout.labels)
+            self._shapes, self.readout.outputs
         )
         if reason:
             raise refused("prompt", reason)

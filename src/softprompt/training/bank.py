@@ -11,7 +11,9 @@ from torch import Tensor
 from softprompt.modeling.bound import BoundPrompt, Prefix
 from softprompt.modeling.layout import by_length
 from softprompt.modeling.prompted_model import PromptedModel
+from softprompt.modeling.readings import Gold
 from softprompt.shapes import Float
+from softprompt.tasks.tags import TaggedRow
 from softprompt.tasks.template import TokenRow
 
 TOKENS = {"cpu": 2048, "cuda": 32_768}
@@ -30,8 +32,8 @@ class Share(NamedTuple):
     """
 
     bound: BoundPrompt
-    rows: Sequence[TokenRow]
-    gold: Sequence[int]
+    rows: Sequence[TokenRow | TaggedRow]
+    gold: Sequence[Gold]
     weights: Sequence[float]
 
 
@@ -59,7 +61,11 @@ def gradients(model: PromptedModel, shares: Sequence[Share], tokens: int) -> lis
     bounds = [shares[which].bound for which, _ in flat]
     run, held = _prefixes(model, rows, bounds)
     losses = [torch.zeros(()) for _ in shares]
-    for part in by_length([len(row.ids) for row in rows], len(rows), tokens):
+    lengths = [
+        len(row.ids) + len(bound.reading.behind(shares[which].gold[number]))
+        for (which, number), row, bound in zip(flat, rows, bounds, strict=True)
+    ]
+    for part in by_length(lengths, len(rows), tokens):
         own = [flat[i] for i in part]
         gold = [shares[which].gold[row] for which, row in own]
         terms = model.gold_log_probabilities([rows[i] for i in part], [bounds[i] for i in part], gold, held)
@@ -75,7 +81,9 @@ def gradients(model: PromptedModel, shares: Sequence[Share], tokens: int) -> lis
 Held = dict[tuple[BoundPrompt, bool], Prefix]
 
 
-def _prefixes(model: PromptedModel, rows: Sequence[TokenRow], bounds: Sequence[BoundPrompt]) -> tuple[Held, Held]:
+def _prefixes(
+    model: PromptedModel, rows: Sequence[TokenRow | TaggedRow], bounds: Sequence[BoundPrompt]
+) -> tuple[Held, Held]:
     """Run the prefixes that some rows need; return them, and copies whose keys and values gather gradients."""
     run: Held = {}
     for far, members in model.sides(rows, bounds):

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from softprompt.backbones.backbone import Backbone
-from softprompt.tasks.readout import LabelWords
+from softprompt.tasks.readout import LabelWords, Readout
 from softprompt.tasks.template import Template
 from softprompt.training.config import RATE, STEPS, TrainConfig
 
@@ -20,7 +20,7 @@ EPOCHS = 40
 LEAST_STEPS = 40
 
 
-def settled(config: TrainConfig, template: Template, readout: LabelWords, backbone: Backbone, rows: int) -> TrainConfig:
+def settled(config: TrainConfig, template: Template, readout: Readout, backbone: Backbone, rows: int) -> TrainConfig:
     """Return the settings with everything decided that was left open: the default candidate.
 
     Keys and values in every layer with learned rows where the template and the backbone can carry them; else rows at
@@ -36,7 +36,8 @@ def settled(config: TrainConfig, template: Template, readout: LabelWords, backbo
     kind = config.parameterization or ("deep" if _can_be_deep(config, template, backbone) else "direct")
     learned = config.learned_rows
     if learned is None:
-        learned = not config.exportable and readout.scoring != "full"
+        full = isinstance(readout, LabelWords) and readout.scoring == "full"
+        learned = readout.outputs > 0 and not config.exportable and not full
     return config.model_copy(
         update={
             "parameterization": kind,
@@ -75,7 +76,7 @@ def field(config: TrainConfig, default: TrainConfig) -> dict[str, TrainConfig]:
 
 def _changes(config: TrainConfig, default: TrainConfig) -> Iterator[Mapping[str, Any]]:
     free_kind = config.parameterization is None and not config.exportable
-    free_rows = config.learned_rows is None and not config.exportable
+    free_rows = config.learned_rows is None and default.learned_rows is True
     if config.learning_rate is None:
         yield {"learning_rate": RATE * FASTER}
     if free_kind and default.parameterization == "deep":
@@ -83,7 +84,7 @@ def _changes(config: TrainConfig, default: TrainConfig) -> Iterator[Mapping[str,
         if free_rows:
             yield {"parameterization": "direct", "learned_rows": False}
     if free_rows:
-        yield {"learned_rows": not default.learned_rows}
+        yield {"learned_rows": False}
     if config.init is None:
         yield {"init": "labels"}
 

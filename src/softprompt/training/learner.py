@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from softprompt.modeling.bound import BoundPrompt
 from softprompt.modeling.prompted_model import PromptedModel
+from softprompt.modeling.readings import Gold
+from softprompt.tasks.tags import TaggedRow
 from softprompt.tasks.template import TokenRow
 from softprompt.training.bank import Learned, Share
 from softprompt.training.batches import BatchOrder, sample
@@ -23,6 +25,15 @@ from softprompt.training.selection import Seen, last_stands
 
 DONE = "all steps done"
 """Why a prompt stops learning when nothing else stopped it."""
+
+
+class Item(NamedTuple):
+    """An encoded row, its right answer in its reading's terms, how much it counts, and its tokens in all."""
+
+    row: TokenRow | TaggedRow
+    gold: Gold
+    weight: float
+    length: int
 
 
 @dataclass(frozen=True)
@@ -87,7 +98,6 @@ class Learner:
         backbone, config = model.backbone, lesson.config
         module, self.init = lesson.begin(backbone)
         self._module = module.to(backbone.device)
-        self._labels = {label: i for i, label in enumerate(lesson.readout.labels)}
         self._counts = Counter(str(row.label) for row in lesson.train)
         self.validation = sample(lesson.validation, config.validation_rows, config.seed)
         start = self.tensors()
@@ -98,12 +108,16 @@ class Learner:
             weight_decay=config.weight_decay,
             foreach=False,
         )
-        self._order = BatchOrder(
-            len(lesson.train), config.batch_size, config.seed, self._encode, lambda row: len(row.ids)
-        )
+        questions = len(lesson.train) * self._bound.reading.questions
+        self._order = BatchOrder(questions, config.batch_size, config.seed, self._item, lambda item: item.length)
         self.state = _State()
         self._start, self._best = start, start
         self._best_terms, self._last_terms = torch.zeros(0), torch.zeros(0)
+
+    @property
+    def chooses_one(self) -> bool:
+        """Whether an answer is one of some labels, so that validation counts right and wrong ones."""
+        return self.lesson.readout.kind == "label-words"
 
     @property
     def active(self) -> bool:
@@ -118,17 +132,18 @@ class Learner:
         """Return the prompt as it stands, in the backbone's terms."""
         return self._bound.with_tensors(self.tensors())
 
-    def batch(self, step: int) -> list[tuple[int, TokenRow]]:
-        """Return the rows of a step, counted from 0: pairs of row number and encoded row."""
+    def batch(self, step: int) -> list[tuple[int, Item]]:
+        """Return the items of a step, counted from 0: pairs of number and encoded row with its answer."""
         return self._order.at(step)
 
     def share(self, step: int | None = None) -> Share:
         """Return what it learns from at its next step (or at `step`), the prompt's tensors as leaves."""
         leaves = {site: tensor.requires_grad_() for site, tensor in self.tensors().items()}
-        batch = self.batch(self.state.step if step is None else step)
-        rows, labels = [row for _, row in batch], [str(self.lesson.train[i].label) for i, _ in batch]
-        weights = [self._weight(label) / len(rows) for label in labels]
-        return Share(self._bound.with_tensors(leaves), rows, [self._labels[label] for label in labels], weights)
+        items = [item for _, item in self.batch(self.state.step if step is None else step)]
+        units = sum(self._bound.reading.units(item.gold) for item in items)
+        weights = [item.weight / units for item in items]
+        bound = self._bound.with_tensors(leaves)
+        return Share(bound, [item.row for item in items], [item.gold for item in items], weights)
 
     def learn(self, share: Share, learned: Learned) -> dict[str, Any] | None:
         """Take one optimizer step; return what was measured, or `None` where loss or gradient is not finite."""
@@ -207,8 +222,13 @@ class Learner:
             return 1.0
         return len(self.lesson.train) / (len(self._counts) * self._counts[label])
 
-    def _encode(self, index: int) -> TokenRow:
-        return self._model.encode(self.lesson.train[index].fields, self._bound)
+    def _item(self, number: int) -> Item:
+        index, question = divmod(number, self._bound.reading.questions)
+        example = self.lesson.train[index]
+        row = self._model.encode(example.fields, self._bound)
+        gold = self._bound.reading.gold(example, question)
+        behind = len(self._bound.reading.behind(gold))
+        return Item(row, gold, self._weight(str(example.label)), len(row.ids) + behind)
 
 
 def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -217,7 +237,16 @@ def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def look(model: PromptedModel, learner: Learner, rows: int | None = None) -> Seen:
     """Score a learner's validation rows, or the first `rows` of them, with its prompt as it stands."""
-    examples = learner.validation[:rows]
-    scores = model.score_labels([example.fields for example in examples], learner.bound())
-    labels: Sequence[str] = learner.lesson.readout.labels
-    return Seen.of(scores.log_probabilities.cpu(), torch.tensor([labels.index(str(e.label)) for e in examples]))
+    examples, bound = learner.validation[:rows], learner.bound()
+    if learner.chooses_one:
+        scores = model.score_labels([example.fields for example in examples], bound)
+        gold = torch.tensor([bound.reading.gold(example, 0) for example in examples])
+        return Seen.of(scores.log_probabilities.cpu(), gold)
+    items = [
+        (model.encode(example.fields, bound), bound.reading.gold(example, question))
+        for example in examples
+        for question in range(bound.reading.questions)
+    ]
+    units = torch.tensor([bound.reading.units(gold) for _, gold in items])
+    terms = model.measure([row for row, _ in items], bound, [gold for _, gold in items]).cpu() / units
+    return Seen.by_loss(terms.reshape(len(examples), -1).mean(1))

@@ -18,7 +18,7 @@ from softprompt.prompts.parameterizations.build import build
 from softprompt.prompts.parameterizations.spec import Spec
 from softprompt.prompts.parameterizations.with_rows import PromptWithRows
 from softprompt.prompts.soft_prompt import SoftPrompt
-from softprompt.tasks.readout import LabelWords
+from softprompt.tasks.readout import Readout
 from softprompt.tasks.task import Example
 from softprompt.tasks.template import Template
 from softprompt.training.config import TrainConfig
@@ -47,7 +47,7 @@ class Lesson:
     name: str
     config: TrainConfig
     template: Template
-    readout: LabelWords
+    readout: Readout
     train: Sequence[Example]
     validation: Sequence[Example]
     start: SoftPrompt | None = field(default=None)

@@ -20,7 +20,7 @@ class Seen:
 
     Attributes:
         terms: each row's log-probability of its right answer, in nats.
-        figures: `loss`, `accuracy` and `macro-f1`.
+        figures: `loss`, and where an answer is one of some labels `accuracy` and `macro-f1`.
     """
 
     terms: Float[Tensor, " B"]
@@ -28,7 +28,7 @@ class Seen:
 
     @classmethod
     def of(cls, log_probabilities: Float[Tensor, "B C"], gold: Int[Tensor, " B"]) -> Seen:
-        """Measure scored rows."""
+        """Measure rows of which every label is scored."""
         terms = log_probabilities.gather(1, gold[:, None])[:, 0]
         predicted = log_probabilities.argmax(1)
         figures = {
@@ -38,9 +38,16 @@ class Seen:
         }
         return cls(terms, figures)
 
+    @classmethod
+    def by_loss(cls, terms: Float[Tensor, " B"]) -> Seen:
+        """Measure rows by the log-probability of their right answers alone."""
+        return cls(terms, {"loss": -terms.mean().item()})
+
     def better_than(self, best: Mapping[str, float], by: str) -> bool:
         """Tell whether this is better than `best`: a lower loss, or a higher figure of another name."""
-        return self.figures[by] < best[by] if by == "loss" else self.figures[by] > best[by]
+        if by == "loss" or by not in self.figures:
+            return self.figures["loss"] < best["loss"]
+        return self.figures[by] > best[by]
 
 
 def beyond_chance(gain: Float[Tensor, " B"]) -> bool:

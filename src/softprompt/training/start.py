@@ -9,7 +9,7 @@ from softprompt.errors import ConfigError
 from softprompt.prompts import initializers
 from softprompt.prompts.initializers import Initial
 from softprompt.prompts.soft_prompt import SoftPrompt
-from softprompt.tasks.readout import LabelWords
+from softprompt.tasks.readout import Readout
 from softprompt.tasks.template import Template
 from softprompt.training.config import TrainConfig
 
@@ -17,7 +17,7 @@ NAMED = 20
 """Labels named in the initial text at most; the rest would not fit in the prompt anyhow."""
 
 
-def initial_text(config: TrainConfig, template: Template, readout: LabelWords) -> str:
+def initial_text(config: TrainConfig, template: Template, readout: Readout) -> str:
     """Return the text that the prompt starts from, which is also the hard prompt it is compared with.
 
     >>> words = LabelWords.from_labels(["ham", "spam"])
@@ -32,7 +32,7 @@ def initial_text(config: TrainConfig, template: Template, readout: LabelWords) -
 
 
 def first_values(
-    backbone: Backbone, config: TrainConfig, template: Template, readout: LabelWords, other: SoftPrompt | None = None
+    backbone: Backbone, config: TrainConfig, template: Template, readout: Readout, other: SoftPrompt | None = None
 ) -> Initial:
     """Return the first values [P, D] that the settings ask for.
 
