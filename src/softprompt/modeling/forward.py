@@ -107,7 +107,7 @@ def run_rows(backbone: Backbone, batch: Batch, *, keep: bool = False) -> Pass:
     prefix_lengths = torch.tensor([p.length for p in batch.prefixes], device=device)[owner]
     layout = contiguous(prefix_lengths, lengths, ids.shape[1])
     embeddings = _embed(backbone, ids, batch.bounds, owner)
-    hidden, past = _run(backbone, embeddings, layout, _past(batch.prefixes, owner), keep=keep, far=batch.far)
+    hidden, past = run_laid_out(backbone, embeddings, layout, _past(batch.prefixes, owner), keep=keep, far=batch.far)
     return Pass(hidden, past, layout.mask)
 
 
@@ -130,7 +130,7 @@ def run_on(
     whole = torch.cat([mask.repeat(count, 1), after.long()], dim=1)
     positions = (whole.cumsum(1) - 1).clamp(min=0)[:, mask.shape[1] :]
     repeated = [(k.repeat(count, 1, 1, 1), v.repeat(count, 1, 1, 1)) for k, v in past]
-    hidden, _ = _run(backbone, backbone.embed(ids), Layout(whole, positions), repeated, keep=False, far=far)
+    hidden, _ = run_laid_out(backbone, backbone.embed(ids), Layout(whole, positions), repeated, keep=False, far=far)
     return hidden.reshape(count, rows, *hidden.shape[1:])
 
 
@@ -157,7 +157,7 @@ def _embed(
     return embeddings.index_put(where, table[starts[owner[where[0]]] - 1 - ids[where]])
 
 
-def _run(
+def run_laid_out(
     backbone: Backbone, embeddings: Tensor, layout: Layout, past: KeyValues | None, *, keep: bool, far: bool
 ) -> tuple[Tensor, KeyValues | None]:
     """Run the backbone; beyond its `position_switch` a masked last column makes it choose the far rotary factors.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, TypeVar
 
@@ -14,12 +14,15 @@ from softprompt.backbones.backbone import Backbone
 from softprompt.errors import ConfigError
 from softprompt.modeling.answers import Answer, answer
 from softprompt.modeling.bound import FEATURES, BoundPrompt, Prefix
+from softprompt.modeling.decoding import Sampling, Writer, Written
 from softprompt.modeling.forward import Batch, Pass, run_on, run_prefixes, run_rows
 from softprompt.modeling.layout import by_length
-from softprompt.modeling.readings import Gold, Place, States
+from softprompt.modeling.readings import Gold, Place, States, at_ends
+from softprompt.modeling.text import TextReading
 from softprompt.progress import Meter
 from softprompt.prompts.soft_prompt import SoftPrompt
 from softprompt.shapes import Float
+from softprompt.tasks.free_text import Text
 from softprompt.tasks.readout import Readout
 from softprompt.tasks.tags import TaggedRow, TaggedTemplate
 from softprompt.tasks.template import Template, TokenRow
@@ -122,6 +125,49 @@ class PromptedModel:
             torch.stack([h for _, h in scored]),
             tuple(r.cut for r in encoded),
         )
+
+    def write(
+        self,
+        rows: Sequence[Row],
+        prompts: SoftPrompt | BoundPrompt | Sequence[SoftPrompt],
+        sampling: Sampling | None = None,
+        *,
+        allow_other_weights: bool = False,
+        progress: Meter | None = None,
+    ) -> list[Written]:
+        """Write an answer to every row, in order, each with its own prompt; prompts of all lengths share batches.
+
+        Args:
+            rows: the columns of each row, N of them.
+            prompts: one for all rows, or one for each; all read out as text.
+            sampling: how tokens are chosen; by default the likeliest one.
+            allow_other_weights: accept prompts trained on other weights of this architecture.
+            progress: advanced by the number of rows done.
+
+        Raises:
+            ConfigError: the number of prompts is not the number of rows, or one is not read out as text.
+            IncompatiblePromptError: a prompt was trained on another backbone.
+            TemplateError: a row lacks a field of its prompt's template.
+        """
+        each = [prompts] * len(rows) if isinstance(prompts, SoftPrompt | BoundPrompt) else list(prompts)
+        bounds = [
+            prompt if isinstance(prompt, BoundPrompt) else self.bind(prompt, allow_other_weights=allow_other_weights)
+            for prompt in each
+        ]
+        readouts = [_text_of(bound) for bound in bounds]
+        encoded = [self.encode(row, bound) for row, bound in zip(rows, bounds, strict=True)]
+        out: dict[int, Written] = {}
+        with torch.inference_mode():
+            for far, part in self._parts(encoded, bounds):
+                batch = self._batch([encoded[i].ids for i in part], [bounds[i] for i in part], far)
+                done = run_rows(self.backbone, batch, keep=True)
+                places = [Place(encoded[i], len(w) - len(encoded[i].ids)) for i, w in zip(part, batch.ids, strict=True)]
+                writer = Writer(self.backbone, sampling or Sampling(), far=far)
+                written = writer.write(done, at_ends(done.hidden, places), [readouts[i] for i in part], part)
+                out |= dict(zip(part, written, strict=True))
+                if progress is not None:
+                    progress.advance(len(part))
+        return [out[i] for i in range(len(rows))]
 
     def measure(
         self, rows: Sequence[TokenRow | TaggedRow], bound: BoundPrompt, gold: Sequence[Gold]
@@ -227,17 +273,22 @@ class PromptedModel:
         self, rows: Sequence[TokenRow | TaggedRow], bounds: Sequence[BoundPrompt], progress: Meter | None
     ) -> list[tuple[Tensor, Tensor]]:
         """Score encoded rows, each with its own prompt: (label log-probabilities [C], hidden state [D]) a row."""
-        out: list[tuple[Tensor, Tensor] | None] = [None] * len(rows)
+        out: dict[int, tuple[Tensor, Tensor]] = {}
+        for far, part in self._parts(rows, bounds):
+            batch = self._batch([rows[i].ids for i in part], [bounds[i] for i in part], far)
+            out |= dict(zip(part, self._score_batch(batch, [rows[i] for i in part]), strict=True))
+            if progress is not None:
+                progress.advance(len(part))
+        return [out[i] for i in range(len(rows))]
+
+    def _parts(
+        self, rows: Sequence[TokenRow | TaggedRow], bounds: Sequence[BoundPrompt]
+    ) -> Iterator[tuple[bool, list[int]]]:
+        """Cut rows into batches of one side and of like length, within the budget: side and places of each."""
         for far, members in self.sides(rows, bounds):
             widths = [len(rows[i].ids) + len(bounds[i].template.prefix) for i in members]
             for part in by_length(widths, self.budget.rows, self.budget.tokens):
-                chosen = [members[j] for j in part]
-                batch = self._batch([rows[i].ids for i in chosen], [bounds[i] for i in chosen], far)
-                for i, result in zip(chosen, self._score_batch(batch, [rows[i] for i in chosen]), strict=True):
-                    out[i] = result
-                if progress is not None:
-                    progress.advance(len(chosen))
-        return [result for result in out if result is not None]
+                yield far, [members[j] for j in part]
 
     def _score_batch(self, batch: Batch, rows: Sequence[TokenRow | TaggedRow]) -> list[tuple[Tensor, Tensor]]:
         deep = any(bound.reading.depth for bound in batch.bounds)
@@ -288,6 +339,15 @@ class PromptedModel:
             _forget_oldest(self._kept, self._room)
         self._kept.move_to_end(key)
         return self._kept[key]
+
+
+def _text_of(bound: BoundPrompt) -> Text:
+    if not isinstance(bound.reading, TextReading):
+        raise ConfigError(
+            "text was asked of a prompt whose answers are chosen, not written; use `score` for it, or train one for "
+            "generation"
+        )
+    return bound.reading.readout
 
 
 def _forget_oldest(kept: OrderedDict[K, V], room: int) -> None:

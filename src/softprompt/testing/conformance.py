@@ -18,8 +18,10 @@ from torch import Tensor
 
 from softprompt.backbones.backbone import Backbone
 from softprompt.modeling.bound import BoundPrompt
+from softprompt.modeling.forward import run_prefixes
 from softprompt.modeling.prompted_model import Budget, PromptedModel
 from softprompt.prompts.soft_prompt import SoftPrompt
+from softprompt.tasks.free_text import Text
 from softprompt.tasks.readout import LabelWords
 from softprompt.tasks.template import Template
 
@@ -138,6 +140,69 @@ def check_prompt_matters(backbone: Backbone) -> None:
     assert (one - other).abs().max() > 1e-3, "two different prompts gave the same probabilities"
 
 
+def check_keys_and_values(backbone: Backbone) -> None:
+    """A prompt of keys and values answers as the rows they come from, mixed with prompts of rows or alone."""
+    if backbone.position_switch is not None:  # such a backbone cannot keep keys, and says so
+        return
+    some, other = prompt(backbone, 5), prompt(backbone, 3, seed=1)
+    layered = key_values_of(backbone, some)
+    expected = torch.stack(_scores(backbone, rows(), [some] * 8))
+    _same(torch.stack(_scores(backbone, rows(), [layered] * 8)), expected, "keys and values of rows")
+    each = [layered, other, key_values_of(backbone, other), some] * 2
+    alone = [_scores(backbone, [row], [one])[0] for row, one in zip(rows(), each, strict=True)]
+    for mixed, single in zip(_scores(backbone, rows(), each), alone, strict=True):
+        _same(mixed, single, "keys and values among rows")
+
+
+def key_values_of(backbone: Backbone, some: SoftPrompt) -> SoftPrompt:
+    """Return the prompt of keys and values that answers as `some`, a prompt of rows in front of the first field."""
+    bound = BoundPrompt.of(backbone, some)
+    with torch.no_grad():
+        past = run_prefixes(backbone, [bound])[0].past
+    assert past is not None, "a prompt in front has a prefix"
+    start = len(bound.split[0])
+    slots = slice(start, start + some.length)
+    tensors: dict[str, Tensor] = {}
+    for layer, (keys, values) in enumerate(past):
+        tensors |= {f"layers.{layer}.key": keys[0, :, slots], f"layers.{layer}.value": values[0, :, slots]}
+    return SoftPrompt(tensors, some.template, some.readout, backbone.fingerprint)
+
+
+def check_learned_rows(backbone: Backbone) -> None:
+    """Learned rows read the same state in training and in use, alone and batched, whatever the labels' words."""
+    some = prompt(backbone, 4, readout="trie")
+    count, generator = len(some.readout.labels), torch.Generator().manual_seed(2)
+    weight = torch.randn(count, backbone.hidden_size, generator=generator)
+    tensors = {**some.tensors, "readout.weight": weight, "readout.bias": torch.arange(count) / count}
+    with_rows = SoftPrompt(tensors, some.template, some.readout, backbone.fingerprint)
+    alone = torch.stack([_scores(backbone, [row], [with_rows])[0] for row in rows()])
+    _same(torch.stack(_scores(backbone, rows(), [with_rows] * 8)), alone, "learned rows")
+    model, bound = PromptedModel(backbone), BoundPrompt.of(backbone, with_rows)
+    hidden = model.score_labels(rows(), with_rows).hidden
+    _same(torch.softmax(hidden @ weight.T + tensors["readout.bias"], dim=-1), alone, "rows by hand")
+    gold = [i % count for i in range(8)]
+    with torch.no_grad():
+        trained = model.gold_log_probabilities([model.encode(row, bound) for row in rows()], bound, gold)
+    _same(trained.exp(), alone[torch.arange(8), torch.tensor(gold)], "learned rows in training")
+
+
+def check_text(backbone: Backbone) -> None:
+    """Text is written the same alone, batched and mixed, and its log-probability is that of the training loss."""
+    pattern = Template("{bos}{soft}Text: {text}\nAnswer:")
+    tokens = [prompt(backbone, length, seed=length).tensors for length in (2, 7)]
+    prompts = [SoftPrompt(each, pattern, Text(n), backbone.fingerprint) for each, n in zip(tokens, (6, 9), strict=True)]
+    model, each = PromptedModel(backbone), [prompts[i % 2] for i in range(8)]
+    together = model.write(rows(), each)
+    for row, one, batched in zip(rows(), each, together, strict=True):
+        (single,) = model.write([row], one)
+        assert single.tokens == batched.tokens, f"text differs in a batch: {single.text!r}, {batched.text!r}"
+        bound = BoundPrompt.of(backbone, one)
+        with torch.no_grad():
+            term = model.gold_log_probabilities([model.encode(row, bound)], bound, [single.tokens])
+        found = torch.tensor([single.log_probability]) / len(single.tokens)
+        _same(found, term / len(single.tokens), "the log-probability of a text")
+
+
 CHECKS = (
     check_alone_and_batched,
     check_mixed_prompts,
@@ -147,6 +212,9 @@ CHECKS = (
     check_training_is_serving,
     check_against_plain_forward,
     check_prompt_matters,
+    check_keys_and_values,
+    check_learned_rows,
+    check_text,
 )
 """Every check; each takes an fp32 backbone and raises AssertionError where the contract is broken."""
 
