@@ -15,6 +15,7 @@ from softprompt.training.bank import gradients
 from softprompt.training.budget import parse, race_cost
 from softprompt.training.candidates import field, settled
 from softprompt.training.config import TrainConfig
+from softprompt.training.folds import chosen_by_folds
 from softprompt.training.learner import Learner
 from softprompt.training.lesson import Lesson
 from softprompt.training.many import train_many
@@ -99,7 +100,7 @@ def test_other_tasks_share_the_bank(backbone, task, tmp_path):
 
 
 def test_a_bank_of_nothing_and_tasks_that_do_not_pair_up(backbone, task):
-    with pytest.raises(ConfigError, match="1 tasks and 0 settings|0 tasks and 0 settings"):
+    with pytest.raises(ConfigError, match="0 tasks and 0 settings were given"):
         train_many(backbone, task, [])
     with pytest.raises(ConfigError, match="2 tasks and 1 settings were given; give one task for all"):
         train_many(backbone, [task, task], [TrainConfig()])
@@ -201,3 +202,28 @@ def test_a_budget_bounds_the_race_and_its_winner(backbone, tmp_path, capsys):
     timed = train(backbone, racing_task(), run=tmp_path / "time", budget="1s", race=False, **settings)
     again = train(backbone, racing_task(), run=tmp_path / "time", budget="1s", race=False, resume=True, **settings)
     assert again.prompt.digest == timed.prompt.digest
+
+
+def test_few_validation_rows_choose_by_folds(backbone, tmp_path):
+    rows = load_task(toy_rows(120), name="few").rows("train")
+    task = racing_task()
+    config = TrainConfig(**RACE)
+    default = settled(config, task.template, task.readout, backbone, len(rows))
+    candidates = field(config, default)
+    model, folder = PromptedModel(backbone), RunFolder(tmp_path)
+    name, race = chosen_by_folds(model, rows, task.template, task.readout, candidates, folder, resume=False)
+    assert name in candidates
+    assert race.winner == name
+    assert [sum(row["step"] == step for row in race.table) for step in (2, 4)] == [6, 3]
+    assert len([event for event in folder.events() if event["event"] == "step"]) == 3 * (6 * 2 + 3 * 2)
+    again, _ = chosen_by_folds(model, rows, task.template, task.readout, candidates, folder, resume=True)
+    assert again == name
+
+
+def test_two_runs_do_not_share_a_folder(tmp_path):
+    first, second = RunFolder(tmp_path), RunFolder(tmp_path)
+    first.begin({}, resume=False)
+    with pytest.raises(TrainingError, match=r"another process is training in .*; let it end, or give another folder"):
+        second.begin({}, resume=False)
+    first.release()
+    assert second.begin({}, resume=False) is False

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -42,6 +42,7 @@ class Lesson:
         train: rows to learn from, at least one, all with a label.
         validation: rows to choose by; empty: the last prompt is kept.
         start: with `init=prompt`, the prompt to start from.
+        candidate: in a race, whose lesson this is; by default its name.
     """
 
     name: str
@@ -50,7 +51,8 @@ class Lesson:
     readout: Readout
     train: Sequence[Example]
     validation: Sequence[Example]
-    start: SoftPrompt | None = field(default=None)
+    start: SoftPrompt | None = None
+    candidate: str = ""
 
     def begin(self, backbone: Backbone) -> tuple[PromptParameterization, str]:
         """Return what trains, at its first values, and a sentence about where those come from.

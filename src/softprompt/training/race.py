@@ -32,24 +32,39 @@ class Rung:
 class Race:
     """A race and how it went.
 
+    A candidate may run several times, once a fold: its folds are judged together and go on or leave together.
+
     Attributes:
         rungs: where it thins out, by step; none: everyone trains to the end.
+        ends: everyone stops at the last rung, for what was raced is a choice and not a prompt.
         table: one entry a candidate and rung: name, step, validation loss, accuracy, whether it went on.
     """
 
     rungs: Sequence[Rung] = ()
+    ends: bool = False
     table: list[dict[str, Any]] = field(default_factory=list)
 
     def rung(self, step: int) -> Rung | None:
         """Return the rung at `step`, if there is one."""
         return next((rung for rung in self.rungs if rung.step == step), None)
 
-    def judge(self, rung: Rung, names: Sequence[str], seen: Sequence[Seen]) -> list[int]:
-        """Return who goes on, as places in `names`, and note it in the table."""
-        kept = survivors([each.terms for each in seen], rung.keep)
-        for place, (name, each) in enumerate(zip(names, seen, strict=True)):
-            self.table.append({"candidate": name, "step": rung.step, **each.figures, "goes_on": place in kept})
+    def judge(self, rung: Rung, names: Sequence[str], seen: Sequence[Seen]) -> set[str]:
+        """Return which candidates go on, the default being the first of `names`, and note it in the table."""
+        folds: dict[str, list[Seen]] = {}
+        for name, each in zip(names, seen, strict=True):
+            folds.setdefault(name, []).append(each)
+        pooled = {name: Seen.pooled(parts) for name, parts in folds.items()}
+        places = survivors([each.terms for each in pooled.values()], rung.keep)
+        kept = {name for place, name in enumerate(pooled) if place in places}
+        for name, each in pooled.items():
+            self.table.append({"candidate": name, "step": rung.step, **each.figures, "goes_on": name in kept})
         return kept
+
+    @property
+    def winner(self) -> str | None:
+        """The one candidate that the last rung kept; None before it."""
+        left = [row["candidate"] for row in self.table if row["goes_on"] and row["step"] == self.rungs[-1].step]
+        return left[0] if len(left) == 1 else None
 
 
 def halving(candidates: int, steps: int, rows: int) -> tuple[Rung, ...]:

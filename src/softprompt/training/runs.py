@@ -10,6 +10,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
+
 from softprompt import durable
 from softprompt.errors import StorageError, TrainingError
 from softprompt.home import runs_dir
@@ -28,6 +30,7 @@ class RunFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._lock: FileLock | None = None
 
     @property
     def checkpoint(self) -> Path:
@@ -43,9 +46,11 @@ class RunFolder:
         """Open the run for these settings; return whether there is a checkpoint to go on from.
 
         Raises:
-            TrainingError: `resume` was asked for and the folder's run had other settings, or its record is damaged.
+            TrainingError: another process trains in the folder; or `resume` was asked for and the folder's run had
+                other settings, or its record is damaged.
             StorageError: the folder cannot be written.
         """
+        self._claim()
         found = self._settings()
         if resume and found is not None:
             self._refuse_other(found, settings)
@@ -60,6 +65,11 @@ class RunFolder:
             self.path / "run.json", json.dumps(settings, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
         )
         return False
+
+    def release(self) -> None:
+        """Let others train in the folder; dying does it too."""
+        if self._lock is not None:
+            self._lock.release()
 
     def log(self, event: Mapping[str, Any]) -> None:
         """Append one event to `metrics.jsonl`.
@@ -90,6 +100,22 @@ class RunFolder:
             except json.JSONDecodeError:
                 break
         return out
+
+    def _claim(self) -> None:
+        """Keep every other process out until `release`: two runs in one folder would spoil both."""
+        if self._lock is None:
+            with suppress(OSError):  # writing, just behind, says what is wrong
+                self.path.mkdir(parents=True, exist_ok=True)
+            self._lock = FileLock(self.path / ".lock")
+        try:
+            self._lock.acquire(timeout=0)
+        except Timeout as error:
+            raise TrainingError(
+                f"another process is training in `{os.path.relpath(self.path)}`; let it end, or give another folder "
+                "with --run"
+            ) from error
+        except OSError as error:
+            raise StorageError(f"cannot write `{self.path}`: {error.strerror}") from error
 
     def _settings(self) -> dict[str, Any] | None:
         path = self.path / "run.json"

@@ -43,6 +43,16 @@ class Seen:
         """Measure rows by the log-probability of their right answers alone."""
         return cls(terms, {"loss": -terms.mean().item()})
 
+    @classmethod
+    def pooled(cls, parts: Sequence[Seen]) -> Seen:
+        """Join what was seen on different rows, as on the folds of one candidate; figures are means over rows."""
+        counts = [len(part.terms) for part in parts]
+        figures = {
+            name: sum(part.figures[name] * count for part, count in zip(parts, counts, strict=True)) / sum(counts)
+            for name in parts[0].figures
+        }
+        return cls(torch.cat([part.terms for part in parts]), figures)
+
     def better_than(self, best: Mapping[str, float], by: str) -> bool:
         """Tell whether this is better than `best`: a lower loss, or a higher figure of another name."""
         if by == "loss" or by not in self.figures:

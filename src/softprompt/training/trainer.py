@@ -63,6 +63,12 @@ class Trainer:
             KeyboardInterrupt: Ctrl-C or SIGTERM came; the state has been saved.
             TrainingError: the checkpoint is unreadable, or the very first steps gave no finite loss.
         """
+        try:
+            return self._fit(resume=resume)
+        finally:
+            self._run.release()
+
+    def _fit(self, *, resume: bool) -> list[Fit]:
         if resume:
             self._restore()
         with interruption() as asked, meter("training", self._steps) as progress:
@@ -114,14 +120,16 @@ class Trainer:
         """At a rung, score everyone still racing on the same rows; those who fall behind stop."""
         rung = self._race.rung(self.step)
         racing = [learner for learner in self.learners if learner.active]
-        if rung is None or len(racing) <= rung.keep:
+        names = [learner.lesson.candidate or learner.lesson.name for learner in racing]
+        if rung is None or len(set(names)) <= rung.keep:
             return
         seen = [look(self._model, learner, rung.rows) for learner in racing]
-        kept = self._race.judge(rung, [learner.lesson.name for learner in racing], seen)
-        for place, (learner, each) in enumerate(zip(racing, seen, strict=True)):
-            if place not in kept:
+        kept = self._race.judge(rung, names, seen)
+        over = self._race.ends and rung is self._race.rungs[-1]
+        for name, learner, each in zip(names, racing, seen, strict=True):
+            if name not in kept or over:
                 learner.state.stopped = f"left the race at step {rung.step}"
-            self._log(learner, {"event": "rung", **each.figures, "goes_on": place in kept})
+            self._log(learner, {"event": "rung", **each.figures, "goes_on": name in kept})
 
     def _watch(self, learner: Learner, norms: list[float]) -> None:
         for warning in learner.state.watch.see(norms):
