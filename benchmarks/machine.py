@@ -12,9 +12,11 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("softprompt", "torch", "transformers", "tokenizers", "peft", "numpy", "scikit-learn")
 
 
-def describe(dtype: str) -> dict[str, object]:
+def describe(dtype: str, device: str = "cpu") -> dict[str, object]:
     """The machine as a benchmark's process sees it."""
     import torch
+
+    graphics = {} if device == "cpu" else {"device": torch.cuda.get_device_name(device)}
 
     return {
         "cpu": _cpu(),
@@ -24,6 +26,7 @@ def describe(dtype: str) -> dict[str, object]:
         "threads": torch.get_num_threads(),
         "instructions": torch.backends.cpu.get_cpu_capability(),
         "dtype": dtype,
+        **graphics,
         "versions": {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}},
     }
 

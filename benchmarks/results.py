@@ -49,13 +49,13 @@ class Result:
     data: Mapping[str, Path] = field(default_factory=dict)
 
 
-def write(result: Result, folder: Path, command: str, dtype: str) -> None:
+def write(result: Result, folder: Path, command: str, dtype: str, device: str = "cpu") -> None:
     """Write `NAME.json` and `NAME.md`, with all that the figures depend on."""
     origin = {
         "command": command,
         "commit": machine.commit(),
-        "machine": child.call("machine", "describe", dtype=dtype),
-        "data": {name: _sha256(path) for name, path in sorted(result.data.items())},
+        "machine": child.call("machine", "describe", dtype=dtype, device=device),
+        "data": {name: sha256(path) for name, path in sorted(result.data.items())},
     }
     folder.mkdir(parents=True, exist_ok=True)
     whole = {**origin, "procedure": result.procedure, "figures": result.figures}
@@ -70,6 +70,7 @@ def _page(result: Result, origin: Mapping[str, Any]) -> str:
 
 def _origin(origin: Mapping[str, Any]) -> str:
     found = origin["machine"]
+    device = f", on {found['device']}" if "device" in found else ""
     versions = ", ".join(f"{name} {number}" for name, number in found["versions"].items() if number)
     lines = [
         "## How it came about",
@@ -77,12 +78,12 @@ def _origin(origin: Mapping[str, Any]) -> str:
         f"- Command: `{origin['command']}`",
         f"- Commit: {origin['commit']}",
         f"- Machine: {found['cpu']} ({found['instructions']}), {found['cores']} cores, {found['memory_gib']} GiB, "
-        f"{found['system']}; {found['threads']} threads, {found['dtype']}",
+        f"{found['system']}; {found['threads']} threads, {found['dtype']}{device}",
         f"- Versions: {versions}",
         *(f"- Data: {name}, sha256 {digest[:16]}…" for name, digest in origin["data"].items()),
     ]
     return "\n".join(lines)
 
 
-def _sha256(path: Path) -> str:
+def sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()

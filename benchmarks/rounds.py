@@ -9,10 +9,16 @@ from collections.abc import Callable, Mapping, Sequence
 Step = Callable[[int], object]
 
 
-def turn_by_turn(sides: Mapping[str, Step], *, rounds: int, steps: int, warmup: int = 1) -> dict[str, list[float]]:
+Clock = Callable[[], float]
+
+
+def turn_by_turn(
+    sides: Mapping[str, Step], *, rounds: int, steps: int, warmup: int = 1, clock: Clock = time.perf_counter
+) -> dict[str, list[float]]:
     """Let every side do the same numbered steps, in turns; return seconds a step, one figure a round.
 
-    The first steps warm up and are not counted; each round another side begins.
+    The first steps warm up and are not counted; each round another side begins. The clock is the wall's, unless
+    another is given: `time.process_time` counts the CPU time of all threads.
     """
     for step in sides.values():
         for number in range(warmup):
@@ -21,10 +27,10 @@ def turn_by_turn(sides: Mapping[str, Step], *, rounds: int, steps: int, warmup: 
     for turn in range(rounds):
         first = warmup + turn * steps
         for name in _rotated(list(sides), turn):
-            began = time.perf_counter()
+            began = clock()
             for number in range(first, first + steps):
                 sides[name](number)
-            seconds[name].append((time.perf_counter() - began) / steps)
+            seconds[name].append((clock() - began) / steps)
     return seconds
 
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import tempfile
 import warnings
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -13,12 +11,12 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from softprompt.modeling.prompted_model import PromptedModel
-from softprompt.prompts.parameterizations.direct import DirectPrompt
 from softprompt.tasks.template import Template
+from softprompt.training.bank import TOKENS, gradients
 from softprompt.training.config import TrainConfig
-from softprompt.training.runs import RunFolder
+from softprompt.training.learner import Learner
+from softprompt.training.lesson import Lesson
 from softprompt.training.start import first_values
-from softprompt.training.trainer import Trainer
 
 if TYPE_CHECKING:
     from softprompt.backbones.backbone import Backbone
@@ -29,30 +27,33 @@ IGNORED = -100
 
 
 class Ours:
-    """softprompt: the trainer's own step, monitors included."""
+    """softprompt: the trainer's own step with its monitors, for rows at the input and label words."""
 
     def __init__(self, backbone: Backbone, task: Task, virtual_tokens: int) -> None:
-        config = TrainConfig(virtual_tokens=virtual_tokens, batch_size=BATCH, steps=1000)
-        self.start = first_values(backbone, config, task.template, task.readout).rows
-        self._rows = task.splits["train"]
-        self._folder = tempfile.TemporaryDirectory()  # for the warnings that a trainer may log
-        self._trainer = Trainer(
-            PromptedModel(backbone), DirectPrompt(self.start), task.template, task.readout, self._rows, (), config,
-            RunFolder(Path(self._folder.name)),
+        config = TrainConfig(
+            race=False, parameterization="direct", learned_rows=False, virtual_tokens=virtual_tokens, batch_size=BATCH,
+            steps=1000,
         )  # fmt: skip
+        self.start = first_values(backbone, config, task.template, task.readout).rows
+        self._rows, self._model = task.splits["train"], PromptedModel(backbone)
+        lesson = Lesson("prompt", config, task.template, task.readout, self._rows, ())
+        self._learner = Learner(self._model, lesson)
+        self._tokens = TOKENS[backbone.device.type]
         self.prefix = len(task.template.tokenize(backbone.tokenizer, virtual_tokens).prefix)
 
     def batch(self, step: int) -> list[Any]:
         """The examples of a step; its rows are tokenised here, outside of any timing."""
-        return [self._rows[index] for index, _ in self._trainer.batch(step)]
+        return [self._rows[index] for index, _ in self._learner.batch(step)]
 
     def tokens(self, step: int) -> int:
         """Unpadded tokens of a step's rows, from the first field on."""
-        return sum(len(row.ids) for _, row in self._trainer.batch(step))
+        return sum(len(row.ids) for _, row in self._learner.batch(step))
 
     def step(self, step: int) -> None:
-        record = self._trainer.step(step)
+        share = self._learner.share(step)
+        record = self._learner.learn(share, *gradients(self._model, [share], self._tokens))
         assert record is not None, "the loss is not finite"
+        self._learner.state.watch.see(record["token_gradient_norms"])
 
 
 class Inputs(NamedTuple):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zlib
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,12 +26,26 @@ class Setting:
         data: the folder of the data sets; None: the packaged one stands in.
         quick: few rows and steps, to see that it runs; the figures mean nothing.
         dtype: of the frozen weights.
+        device: where they lie, for the benchmarks that can use another than the CPU.
+        out: the folder of the results, where finished cells lie too (see `cells`).
+        only: patterns of the cells to run, for instance `trec-*`; none: all.
+        seeds: other seeds than the benchmark's own.
+        rates: other learning rates than the benchmark's own.
+        minutes: after these no cell is begun.
+        again: run cells that are there already.
     """
 
     backbone: str
     data: str | None
     quick: bool
     dtype: str
+    device: str = "cpu"
+    out: str = "results"
+    only: Sequence[str] = ()
+    seeds: Sequence[int] = ()
+    rates: Sequence[float] = ()
+    minutes: float | None = None
+    again: bool = False
 
     def plain(self, **changes: Any) -> dict[str, Any]:
         return {**asdict(self), **changes}
@@ -38,6 +53,12 @@ class Setting:
     def pick(self, full: Any, quick: Any) -> Any:
         """The one of two values that this run is for."""
         return quick if self.quick else full
+
+    @property
+    def origin(self) -> dict[str, Any]:
+        """What a cell must have in common with this run to be taken as done; where things lie is nobody's business."""
+        named = "FOLDER" if Path(self.backbone).exists() else self.backbone
+        return {"backbone": named, "dtype": self.dtype, "device": self.device, "quick": self.quick}
 
     def source(self, name: str) -> str | None:
         """The folder of a data set, or None where it is not there."""
@@ -51,7 +72,7 @@ class Setting:
 
 
 def backbone_of(setting: Setting, dtype: str | None = None) -> Backbone:
-    """Load or build the backbone, on the CPU."""
+    """Load or build the backbone, on the device asked for."""
     import torch
 
     from softprompt.backbones.backbone import load_backbone
@@ -64,7 +85,7 @@ def backbone_of(setting: Setting, dtype: str | None = None) -> Backbone:
 
         return tiny_backbone(setting.backbone.removeprefix(TINY), dtype=_torch_dtype(wanted))
     with torch.no_grad():
-        return load_backbone(setting.backbone, device="cpu", dtype=wanted)
+        return load_backbone(setting.backbone, device=setting.device, dtype=wanted)
 
 
 def task_of(setting: Setting, name: str = "sst2", **options: Any) -> Task:

@@ -54,8 +54,8 @@ def parse(text: str) -> Budget:
 def race_cost(candidates: int, steps: int) -> float:
     """Return what a race and its winner's run take together, in steps of one prompt.
 
-    >>> race_cost(1, 150), race_cost(6, 150)
-    (150.0, 270.0)
+    >>> race_cost(1, 150), race_cost(5, 150)
+    (150.0, 200.0)
     """
     total, left, at = 0.0, candidates, 0
     for rung in halving(candidates, steps, rows=1):

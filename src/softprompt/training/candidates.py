@@ -13,8 +13,6 @@ from softprompt.training.config import RATE, STEPS, TrainConfig
 
 FASTER = 2.5
 """How much higher the other rate is that is tried."""
-LABELS_AT_EASE = 40
-"""Labels that the usual number of steps is enough for; more get more steps in proportion."""
 EPOCHS = 40
 """Times that a small set is seen at most; more only learns it by heart."""
 LEAST_STEPS = 40
@@ -50,12 +48,17 @@ def settled(config: TrainConfig, template: Template, readout: Readout, backbone:
 
 
 def default_steps(labels: int, rows: int, batch_size: int) -> int:
-    """Return the steps of a run: more for many labels, fewer for a few rows.
+    """Return the steps of a run: more for more labels, by the square root, and fewer for a few rows.
 
-    >>> default_steps(2, 6000, 24), default_steps(80, 9000, 24), default_steps(2, 30, 24)
-    (150, 300, 50)
+    >>> default_steps(2, 6000, 24), default_steps(6, 5000, 24), default_steps(2, 30, 24)
+    (150, 260, 50)
+
+    Args:
+        labels: answers to choose from; 0 or 1 where they are text or numbers.
+        rows: rows to learn from.
+        batch_size: rows a step.
     """
-    wanted = math.ceil(STEPS * max(1.0, labels / LABELS_AT_EASE))
+    wanted = round(STEPS * math.sqrt(max(2, labels) / 2))
     at_most = math.ceil(EPOCHS * rows / min(batch_size, rows))
     return max(min(wanted, at_most), min(LEAST_STEPS, wanted))
 
@@ -80,9 +83,7 @@ def _changes(config: TrainConfig, default: TrainConfig) -> Iterator[Mapping[str,
     if config.learning_rate is None:
         yield {"learning_rate": RATE * FASTER}
     if free_kind and default.parameterization == "deep":
-        yield {"parameterization": "direct"}
-        if free_rows:
-            yield {"parameterization": "direct", "learned_rows": False}
+        yield {"parameterization": "direct", "learned_rows": False}
     if free_rows:
         yield {"learned_rows": False}
     if config.init is None:

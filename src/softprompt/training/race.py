@@ -70,21 +70,21 @@ class Race:
 def halving(candidates: int, steps: int, rows: int) -> tuple[Rung, ...]:
     """Lay out the rungs of a race of so many candidates in a run of so many steps.
 
-    The first rung stands at a tenth of the run and keeps half; each later one twice as far. The last rung keeps one.
-    With six candidates that costs 0.6 + 0.3·… runs: candidates beyond the winner take about three quarters of one.
+    The first rung stands at a fifteenth of the run and keeps half; each later one twice as far; the last keeps one.
+    With five candidates, those that do not win take a third of a run together.
 
     Args:
         candidates: at least 1.
         steps: of the winner's whole run.
         rows: validation rows at the last rung; earlier ones take half.
 
-    >>> [(rung.step, rung.keep) for rung in halving(6, 150, 256)]
-    [(15, 3), (30, 1)]
+    >>> [(rung.step, rung.keep) for rung in halving(5, 150, 256)]
+    [(10, 2), (20, 1)]
     """
     rungs: list[Rung] = []
-    step, left = max(1, steps // 10), candidates
+    step, left = max(1, steps // 15), candidates
     while left > 1 and step < steps:
-        left = -(-left // 2) if left > 3 else 1
+        left //= 2
         rungs.append(Rung(step, left, rows if left == 1 else max(1, rows // 2)))
         step *= 2
     return tuple(rungs)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 
 from softprompt.backbones.backbone import Backbone
@@ -20,15 +22,33 @@ NAMED = 20
 def initial_text(config: TrainConfig, template: Template, readout: Readout) -> str:
     """Return the text that the prompt starts from, which is also the hard prompt it is compared with.
 
+    >>> from softprompt.tasks.readout import LabelWords
     >>> words = LabelWords.from_labels(["ham", "spam"])
     >>> initial_text(TrainConfig(), Template.default(["text"], "label"), words)
     'Classify the text as ham or spam. '
     """
     if config.init_text:
         return config.init_text
-    words = [word.strip() for word in readout.words[:NAMED]]
     fields = " and the ".join(name.replace("_", " ") for name in template.fields)
-    return f"Classify the {fields} as {', '.join(words[:-1])} or {words[-1]}. "
+    return _TASKS.get(readout.kind, _TASKS["label-words"]).format(
+        fields=fields,
+        words=_listed([word.strip() for word in readout.words[:NAMED]], "or"),
+        all=_listed([word.strip(" ?:") for word in readout.words[:NAMED]], "and"),
+    )
+
+
+_TASKS = {
+    "label-words": "Classify the {fields} as {words}. ",
+    "yes-no": "Say which of these the {fields} is: {all}. ",
+    "scalar": "Rate the {fields} from {words}. ",
+    "token-tags": "Tag each word of the {fields} as {words}. ",
+    "text": "Read the {fields} and write a good, correct and complete answer to it. ",
+}
+
+
+def _listed(words: Sequence[str], last: str) -> str:
+    """`a, b or c`; nothing for no words."""
+    return f" {last} ".join([", ".join(words[:-1]), words[-1]]) if len(words) > 1 else "".join(words)
 
 
 def first_values(
