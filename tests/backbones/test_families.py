@@ -5,13 +5,38 @@ import re
 import pytest
 
 from softprompt.backbones.backbone import Backbone
-from softprompt.backbones.families import FAMILIES, Limits, family_of, limits_of
+from softprompt.backbones.families import FAMILIES, KINDS, Limits, family_of, limits_of
 from softprompt.errors import UnknownNameError, UnsupportedBackboneError
-from softprompt.testing.tiny import SPECIAL_FAMILIES, TINY_FAMILIES, tiny_backbone
+from softprompt.testing.tiny import SPECIAL_FAMILIES, TINY_ENCODERS, TINY_FAMILIES, TINY_SEQ2SEQ, tiny_backbone
+
+BY_KIND = dict(zip(KINDS, (TINY_FAMILIES, TINY_ENCODERS, TINY_SEQ2SEQ), strict=True))
 
 
-def test_every_family_of_the_table_has_a_tiny_backbone():
-    assert {tiny_backbone(name).model_type for name in TINY_FAMILIES} == set(FAMILIES)
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_family_of_the_table_has_a_tiny_backbone(kind):
+    of_kind = {name for name, family in FAMILIES.items() if family.kind == kind}
+    assert {tiny_backbone(name).model_type for name in BY_KIND[kind]} == of_kind
+    assert {tiny_backbone(name).kind for name in BY_KIND[kind]} == {kind}
+
+
+@pytest.mark.parametrize(
+    ("families", "able"),
+    [
+        (TINY_FAMILIES, {"shared-prefix", "deep-prompts", "generation"}),
+        (("bert", "roberta", "xlm_roberta"), {"deep-prompts", "mask-readout"}),
+        (("distilbert", "modernbert"), {"mask-readout"}),
+        (("minilm",), {"deep-prompts"}),
+        (TINY_SEQ2SEQ, {"deep-prompts", "generation"}),
+    ],
+)
+def test_what_a_family_can_be_asked_to_do(families, able):
+    assert {tiny_backbone(name).capabilities for name in families} == {frozenset(able)}
+
+
+def test_without_a_mask_token_there_is_no_mask_readout():
+    backbone = tiny_backbone("bert")
+    bare = Backbone(backbone.model, tiny_backbone("llama").tokenizer, name="bare")
+    assert (bare.head is not None, bare.capabilities) == (True, {"deep-prompts"})
 
 
 @pytest.mark.parametrize(
@@ -19,11 +44,27 @@ def test_every_family_of_the_table_has_a_tiny_backbone():
     [
         (
             {"model_type": "mamba"},
-            "model type `mamba`, which softprompt does not serve; supported model types: bloom, falcon,",
+            "model type `mamba`, which softprompt does not serve; supported model types: bart, bert,",
         ),
         ({}, "`x` has model type `none`"),
-        ({"model_type": "bert"}, "model type `bert`, which softprompt does not serve"),
-        ({"model_type": "t5", "is_encoder_decoder": True}, "model type `t5`, an encoder-decoder;"),
+        (
+            {"model_type": "pegasus", "is_encoder_decoder": True},
+            "model type `pegasus`, an encoder-decoder which softprompt does not serve;",
+        ),
+        (
+            {"model_type": "deberta-v2"},
+            "model type `deberta-v2`, whose disentangled attention takes no keys and values from outside; BERT and",
+        ),
+        ({"model_type": "deberta"}, "model type `deberta`, whose disentangled attention"),
+        ({"model_type": "umt5"}, "model type `umt5`, whose output transformers scales even where the checkpoint was"),
+        (
+            {"model_type": "bert", "is_decoder": True},
+            "model type `bert`, set up as a decoder (`is_decoder`), which is not what its family is served as;",
+        ),
+        (
+            {"model_type": "bert", "position_embedding_type": "relative_key"},
+            "model type `bert`, with positions of type `relative_key`, which transformers no longer computes;",
+        ),
         (
             {"model_type": "gemma3", "text_config": {}, "vision_config": {}},
             "model type `gemma3`, a model of more than text (its text part alone, `gemma3_text`, is served);",
@@ -31,7 +72,7 @@ def test_every_family_of_the_table_has_a_tiny_backbone():
         ({"model_type": "gemma3n_text"}, "model type `gemma3n_text`, which softprompt does not serve"),
         (
             {"model_type": "llama", "quantization_config": {"quant_method": "gptq"}},
-            "with weights quantised by `gptq`, through which gradients are not exact: take the original or a GGUF",
+            "with weights quantised by `gptq`, through which gradients are not exact: take the original, a GGUF",
         ),
     ],
 )
@@ -77,6 +118,13 @@ def test_an_unknown_rotary_scaling_of_one_kind_of_layer_is_refused_too():
         ("bloom", Limits("alibi", None)),
         ("falcon", Limits("rope", 256)),
         ("falcon_alibi", Limits("alibi", None)),
+        ("bert", Limits("learned", 256)),
+        ("roberta", Limits("learned", 253, first_position=3)),
+        ("xlm_roberta", Limits("learned", 253, first_position=3)),
+        ("distilbert", Limits("learned", 256)),
+        ("modernbert", Limits("rope", 256)),
+        ("t5", Limits("relative", None)),
+        ("bart", Limits("learned", 256)),
     ],
 )
 def test_how_far_a_checkpoint_reaches(family, limits):

@@ -7,10 +7,10 @@ import torch
 
 from softprompt.backbones.backbone import Backbone, load_backbone
 from softprompt.backbones.fingerprint import Fingerprint, architecture_digest, weights_digest
-from softprompt.testing.tiny import TINY_FAMILIES, tiny_backbone
+from softprompt.testing.tiny import TINY_ENCODERS, TINY_FAMILIES, TINY_SEQ2SEQ, tiny_backbone
 
 
-@pytest.mark.parametrize("family", TINY_FAMILIES)
+@pytest.mark.parametrize("family", [*TINY_FAMILIES, *TINY_ENCODERS, *TINY_SEQ2SEQ])
 def test_bf16_and_fp32_loads_agree(family, save, tmp_path):
     save(tmp_path, family)
     bf16, fp32 = load_backbone(tmp_path, dtype="bf16"), load_backbone(tmp_path, dtype="fp32")
@@ -121,6 +121,44 @@ def test_json_there_and_back():
     assert {len(value) for name, value in fingerprint.to_json().items() if name != "embedding_scale"} == {64}
     with pytest.raises(ValueError, match="a backbone fingerprint needs text under `weights`, found 3"):
         Fingerprint.from_json({**fingerprint.to_json(), "weights": 3})
+
+
+@pytest.mark.parametrize(
+    ("family", "settings"),
+    [
+        ("t5", {"relative_attention_max_distance": 64}),
+        ("t5", {"tie_word_embeddings": False}),
+        ("bart", {"scale_embedding": True}),
+        ("bart", {"decoder_start_token_id": 2}),
+        ("roberta", {"pad_token_id": 1}),
+        ("modernbert", {"local_attention": 16}),
+        ("bert", {"hidden_act": "relu"}),
+    ],
+)
+def test_a_setting_of_the_other_kinds_is_another_architecture(family, settings):
+    backbone = tiny_backbone(family)
+    assert backbone.fingerprint.differs(tiny_backbone(family, **settings).fingerprint) == "architecture"
+
+
+def test_an_output_bias_that_is_a_buffer_counts():
+    backbone = tiny_backbone("bart")
+    before = weights_digest(backbone.model)
+    backbone.model.final_logits_bias[0, 7] = 1.0
+    assert weights_digest(backbone.model) != before
+
+
+def test_fp16_weights_have_the_digest_of_their_files(save, tmp_path, monkeypatch):
+    """fp16 has no room for small numbers that bf16 keeps, so the files are read again."""
+    from softprompt.backbones import folder
+
+    backbone = save(tmp_path, "llama")
+    backbone.model.model.layers[0].mlp.up_proj.weight.data.mul_(1e-7)
+    backbone.model.save_pretrained(tmp_path)
+    monkeypatch.setattr(folder, "choose_dtype", lambda *_, **__: torch.float16)
+    half = load_backbone(tmp_path, device="cpu")
+    assert half.dtype == torch.float16
+    assert weights_digest(half.model) != weights_digest(backbone.model)
+    assert half.fingerprint.weights == weights_digest(backbone.model)
 
 
 def test_weights_given_by_a_caller_are_taken():

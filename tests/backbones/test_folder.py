@@ -8,7 +8,7 @@ import torch
 
 from softprompt.backbones.backbone import load_backbone
 from softprompt.errors import BackboneError, ConfigError, UnsupportedBackboneError
-from softprompt.testing.tiny import TINY_FAMILIES
+from softprompt.testing.tiny import TINY_ENCODERS, TINY_FAMILIES, TINY_SEQ2SEQ
 
 
 def load_refused(folder, error, text):
@@ -35,6 +35,53 @@ def test_a_saved_folder_is_the_same_backbone(family, save, tmp_path):
     torch.testing.assert_close(found, wanted)
     text = "A gripping film, naïve 12"
     assert loaded.tokenizer.encode(text) == saved.tokenizer.encode(text)
+
+
+@pytest.mark.parametrize("family", [*TINY_ENCODERS, *TINY_SEQ2SEQ])
+def test_a_saved_encoder_or_encoder_decoder_is_the_same_backbone(family, save, tmp_path):
+    saved = save(tmp_path, family)
+    loaded = load_backbone(tmp_path, dtype="fp32", device="cpu")
+    assert loaded.fingerprint == saved.fingerprint
+    assert (loaded.limits, loaded.capabilities, loaded.special) == (saved.limits, saved.capabilities, saved.special)
+    assert (loaded.answer_start, loaded.attention) == (saved.answer_start, saved.attention)
+    if loaded.head is not None:
+        hidden = torch.randn(3, 48, generator=torch.Generator().manual_seed(0))
+        torch.testing.assert_close(loaded.logits(hidden), saved.logits(hidden))
+    text = "A gripping film, naïve 12"
+    assert loaded.tokenizer.encode(text) == saved.tokenizer.encode(text)
+
+
+@pytest.mark.parametrize("family", ["bert", "roberta", "distilbert", "modernbert"])
+def test_an_encoder_of_another_task_has_no_words(family, save, tmp_path):
+    """Its weights say so: a classifier's folder holds no masked-language-model head."""
+    from transformers import AutoModelForTokenClassification
+
+    saved = save(tmp_path, family)
+    AutoModelForTokenClassification.from_config(saved.model.config).save_pretrained(tmp_path)
+    loaded = load_backbone(tmp_path, dtype="fp32", device="cpu")
+    assert (loaded.head, loaded.kind) == (None, "encoder")
+    assert "mask-readout" not in loaded.capabilities
+
+
+@pytest.mark.parametrize("family", ["bert", "minilm"])
+def test_a_pooler_is_left_out_whether_it_is_there_or_not(family, save, tmp_path):
+    from transformers import AutoModel, AutoModelForPreTraining
+
+    saved = save(tmp_path, family)
+    whole = (AutoModelForPreTraining if family == "bert" else AutoModel).from_config(saved.model.config)
+    whole.load_state_dict(saved.model.state_dict(), strict=False)
+    assert any("pooler" in name for name, _ in whole.named_parameters())
+    whole.save_pretrained(tmp_path)
+    assert load_backbone(tmp_path, dtype="fp32", device="cpu").fingerprint == saved.fingerprint
+
+
+def test_half_an_encoder_decoder_is_refused(save, tmp_path):
+    from transformers import T5EncoderModel
+
+    saved = save(tmp_path, "t5")
+    T5EncoderModel(saved.model.config).save_pretrained(tmp_path)
+    edit_config(tmp_path, is_encoder_decoder=True)
+    load_refused(tmp_path, BackboneError, "lack ")
 
 
 def test_a_folder_given_as_text_or_path(save, tmp_path, monkeypatch):

@@ -48,9 +48,10 @@ def test_bf16_where_the_cpu_computes_in_it(monkeypatch, able):
 
 
 def test_bf16_where_the_gpu_computes_in_it(monkeypatch):
-    for able, dtype in ((True, torch.bfloat16), (False, torch.float32)):
+    for able, dtype in ((True, torch.bfloat16), (False, torch.float16)):
         monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation, able=able: able)
         assert hardware.choose_dtype(None, torch.device("cuda")) == dtype
+    assert hardware.choose_dtype(None, torch.device("cuda"), overflows="T5") == torch.float32
 
 
 def test_a_dtype_may_be_asked_for():
@@ -63,7 +64,22 @@ def test_a_dtype_may_be_asked_for():
         assert hardware.choose_dtype(asked, CPU) == dtype
 
 
+def test_fp16_is_for_gpus_and_for_families_that_stay_within_it():
+    gpu = torch.device("cuda")
+    assert hardware.choose_dtype("fp16", gpu) == hardware.choose_dtype("float16", gpu) == torch.float16
+    assert hardware.choose_dtype("bf16", gpu, overflows="T5") == torch.bfloat16
+    with pytest.raises(ConfigError, match="dtype `fp16` was asked for on `cpu`; it is for GPUs: use `bf16` or `fp32`"):
+        hardware.choose_dtype("fp16", CPU)
+    with pytest.raises(ConfigError, match="dtype `fp16` was asked for, but T5 computes numbers beyond its range: use"):
+        hardware.choose_dtype("fp16", gpu, overflows="T5")
+
+
+def test_a_dtype_that_cannot_be_is_refused_before_anything_is_looked_for():
+    with pytest.raises(ConfigError, match="it is for GPUs"):
+        load_backbone("owner/never-asked-for", dtype="fp16", device="cpu")
+
+
 def test_a_dtype_that_is_not_served(save, tmp_path):
     save(tmp_path)
-    with pytest.raises(UnknownNameError, match="unknown dtype `fp16`; did you mean `bf16`"):
-        load_backbone(tmp_path, dtype="fp16")
+    with pytest.raises(UnknownNameError, match="unknown dtype `fp61`; did you mean `fp16`"):
+        load_backbone(tmp_path, dtype="fp61")

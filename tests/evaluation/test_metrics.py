@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 import pytest
+import sklearn.metrics  # noqa: F401  here, so that no drawn example pays for the import
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -28,6 +28,15 @@ def test_a_saved_dictionary_of_splits_keeps_them_and_names_its_classes(tmp_path)
     assert task.name == "toy"
 
 
+def test_numbered_tags_in_lists_keep_their_names_and_order(tmp_path):
+    tags = datasets.Sequence(datasets.ClassLabel(names=["O", "B-PER", "B-ORG"]))
+    features = datasets.Features({"tokens": datasets.Sequence(datasets.Value("string")), "ner_tags": tags})
+    rows = [{"tokens": ["Anna", f"w{n}"], "ner_tags": [1, 0]} for n in range(30)]
+    datasets.Dataset.from_list(rows, features=features).save_to_disk(str(tmp_path / "toy"))
+    task = load_task(tmp_path / "toy")
+    assert (task.kind, task.labels, task.rows("test")[0].label) == ("tagging", ("O", "B-PER"), ("B-PER", "O"))
+
+
 def test_a_saved_single_set_is_divided_by_us(tmp_path):
     made(ROWS).save_to_disk(str(tmp_path / "toy"))
     raw = resolve(str(tmp_path / "toy"))

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from softprompt.errors import TemplateError
-from softprompt.tasks.template import Bos, Field, Literal, Soft, Template
+from softprompt.errors import TemplateError, UnknownNameError
+from softprompt.tasks.template import Bos, Field, Literal, Mask, Sep, Soft, Template
 from softprompt.testing.tiny import tiny_tokenizer
 
 TOKENIZER = tiny_tokenizer()
@@ -108,3 +108,91 @@ def test_only_fields_are_shortened_and_the_longest_first(a, b, limit):
 def test_json_round_trip():
     template = Template("{bos}{soft}{text}", 128)
     assert Template.from_json(template.to_json()) == template
+
+
+ENCODER = tiny_tokenizer("bert")
+ROBERTA = tiny_tokenizer("roberta")
+T5 = tiny_tokenizer("t5")
+
+
+def test_sep_mask_and_bos_are_the_tokenizers():
+    template = Template("{bos}{soft}{text}{sep}{mask}{sep}")
+    assert [type(piece) for piece in template.pieces] == [Bos, Soft, Field, Sep, Mask, Sep]
+    assert template.tokenize(ENCODER, 1).prefix == (ENCODER.cls_token_id, -1)
+    row = template.tokenize(ENCODER, 1).row({"text": "good"})
+    words = ENCODER.encode("good", add_special_tokens=False)
+    assert row.ids == (*words, ENCODER.sep_token_id, ENCODER.mask_token_id, ENCODER.sep_token_id)
+    assert row.masks == (2 + len(words) + 1,)
+
+
+def test_sep_is_the_end_where_there_is_no_separator_and_nothing_where_there_is_neither():
+    row = Template("{bos}{text}{sep}").tokenize(T5, 0)
+    assert (row.prefix, row.row({"text": "good"}).ids[-1]) == ((), T5.eos_token_id)
+
+    class Bare:
+        bos_token_id = None
+
+        def encode(self, text, *, add_special_tokens=True):
+            return [9]
+
+    bare = Template("{bos}{text}{sep}").tokenize(Bare(), 0)
+    assert (bare.prefix, bare.row({"text": "x"}).ids) == ((), (9,))
+
+
+def test_a_mask_that_the_tokenizer_lacks_is_refused():
+    with pytest.raises(
+        TemplateError, match=r"has a \{mask\} slot, but this backbone's tokenizer has no mask token; only"
+    ):
+        Template("{text} is {mask}").tokenize(TOKENIZER, 0)
+
+
+def test_masks_are_the_slots_and_no_mask_that_stands_in_a_text():
+    tokenized = Template("{mask}{a}{mask}{b}").tokenize(ENCODER, 0)
+    row = tokenized.row({"a": "[MASK]", "b": "good [MASK]"})
+    whole = tokenized.prefix + row.ids
+    assert whole.count(ENCODER.mask_token_id) == 4
+    assert row.masks == (0, 2)
+    assert Template("{a}").tokenize(ENCODER, 0).row({"a": "[MASK]"}).masks == ()
+
+
+@given(st.text(max_size=60), st.integers(14, 30))
+def test_masks_stay_where_they_are_when_the_text_is_shortened(text, limit):
+    tokenized = Template("{bos}{soft}{text} Label: {mask}{sep}").tokenize(ROBERTA, 2)
+    row = tokenized.row({"text": text.replace("<", "")}, limit)
+    (column,) = row.masks
+    assert (tokenized.prefix + row.ids)[column] == ROBERTA.mask_token_id
+
+
+def test_a_space_before_a_mask_belongs_to_the_mask():
+    _, literal, mask = Template("{text} is: {mask}").pieces
+    assert (literal, type(mask)) == (Literal(" is:"), Mask)
+    row = Template("{bos}{text} is: {mask}{sep}").tokenize(ROBERTA, 0).row({"text": "good"})
+    assert [ROBERTA.bos_token_id, *row.ids] == ROBERTA.encode("good is: <mask>")
+
+
+@pytest.mark.parametrize("style", ["bert", "modernbert", "roberta", "t5"])
+@pytest.mark.parametrize("kind", ["encoder", "encoder-decoder"])
+def test_a_default_row_without_a_prompt_is_the_tokenizers_own(style, kind):
+    tokenizer = tiny_tokenizer(style)
+    tokenized = Template.default(["text"], "label", kind=kind).tokenize(tokenizer, 0)
+    assert [*tokenized.prefix, *tokenized.row({"text": "a gripping film"}).ids] == tokenizer.encode("a gripping film")
+
+
+def test_the_defaults():
+    pair = ["first", "second"]
+    assert Template.default(pair, "x", 64, kind="encoder") == Template("{bos}{soft}{first}{sep}{second}{sep}", 64)
+    assert (
+        Template.default(pair, "x", kind="encoder-decoder").pattern == "{bos}{soft}First: {first} Second: {second}{sep}"
+    )
+    assert (
+        Template.default(["t"], "is_spam", kind="encoder", masked=True).pattern == "{bos}{soft}{t} Is spam: {mask}{sep}"
+    )
+    assert Template.default(["t"], "is_spam", kind="decoder").pattern == "{bos}{soft}T: {t}\nIs spam:"
+    with pytest.raises(UnknownNameError, match="unknown kind of backbone `encodr`; did you mean `encoder`"):
+        Template.default(["t"], "x", kind="encodr")
+
+
+def test_the_patterns_of_old_read_as_they_did():
+    """A tokenizer with a beginning-of-sequence token is given that one, whatever else it has."""
+    assert Template("{bos}{text}").tokenize(ROBERTA, 0).prefix == (ROBERTA.bos_token_id,)
+    assert Template("{bos}{text}").tokenize(TOKENIZER, 0).row({"text": "good"}).masks == ()

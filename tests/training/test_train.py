@@ -180,9 +180,7 @@ def _interrupt_after(monkeypatch, steps):
 def _poison_after(monkeypatch, steps):
     """Make the loss no number from the step after `steps` on."""
     learn = Learner.learn
-    monkeypatch.setattr(
-        Learner, "learn", lambda self, *seen: None if self.state.step >= steps else learn(self, *seen)
-    )
+    monkeypatch.setattr(Learner, "learn", lambda self, *seen: None if self.state.step >= steps else learn(self, *seen))
 
 
 def test_a_run_that_stopped_early_resumes_to_the_same_bytes(backbone, task, run):

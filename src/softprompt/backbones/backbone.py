@@ -18,6 +18,7 @@ from softprompt.backbones.folder import read_folder
 from softprompt.backbones.hardware import choose_device, choose_dtype
 from softprompt.backbones.heads import Head, head_of
 from softprompt.backbones.seq2seq import decode_tokens, encode_rows
+from softprompt.backbones.sharding import is_sharded, tied
 from softprompt.backbones.sources import locate
 from softprompt.backbones.special_tokens import SpecialTokens
 from softprompt.errors import UnsupportedBackboneError
@@ -66,6 +67,7 @@ class Backbone:
         self.embedding_size = int(self._embeddings.weight.shape[1])
         self.vocab_size = int(self._embeddings.weight.shape[0])
         self.num_layers = _layers(config)
+        self.sharded = is_sharded(model)
         self.bos, self.eos, self.pad = self.special.bos, self.special.eos, self.special.pad
         self._decoder_start = self._read_decoder_start()
 
@@ -79,6 +81,12 @@ class Backbone:
         """The compute dtype: that of the frozen weights."""
         dtype: torch.dtype = self._embeddings.weight.dtype
         return dtype
+
+    @property
+    def hidden_size(self) -> int:
+        """Dout, the size of a hidden state: that of an output row where there are some, for OPT may project."""
+        output = self.model.get_output_embeddings()
+        return int(self.model.config.hidden_size if output is None else output.weight.shape[1])
 
     @property
     def max_positions(self) -> int | None:
@@ -166,15 +174,18 @@ class Backbone:
         embeddings = embeddings.to(self.dtype)
         if self.kind == "encoder":
             return run_encoder(self.model, self.limits, embeddings, mask, positions, past), None
-        cache = cache_of(past, self.dtype) if past or keep else None
+        cache = cache_of(past, self.dtype, keep=keep) if past or keep else None
         output = self.model.base_model(
             inputs_embeds=embeddings,
             attention_mask=mask,
             position_ids=positions,
             past_key_values=cache,
-            use_cache=cache is not None,
+            use_cache=False,  # it is ours: nobody is to make or to return another
         )
-        return output.last_hidden_state, kept_in(cache) if keep else None
+        hidden = output.last_hidden_state
+        if not keep:
+            return hidden, None
+        return hidden, tied(hidden, kept_in(cache)) if self.sharded else kept_in(cache)
 
     def key_values(
         self, embeddings: Float[Tensor, "B T D"], *, mask: Int[Tensor, "B T"], positions: Int[Tensor, "B T"]
@@ -325,8 +336,8 @@ def load_backbone(
     """Load a frozen backbone by a packaged name, a hub id, a folder or a `.gguf` file.
 
     Args:
-        source: `gemma-3-270m`, `minilm-l6`, `owner/name`, a folder that `save_pretrained` wrote, or a `.gguf` file, which is
-            dequantised once into the cache.
+        source: `gemma-3-270m`, `minilm-l6`, `owner/name`, a folder that `save_pretrained` wrote, or a `.gguf` file,
+            which is dequantised once into the cache.
         device: `cpu`, `cuda` or `cuda:N`; None: the GPU if there is one.
         dtype: `bf16`, `fp32` or, on a GPU, `fp16`; None: bf16 where the hardware computes in it.
         revision: a branch, tag or commit of a hub id.

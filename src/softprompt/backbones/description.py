@@ -18,6 +18,8 @@ def describe(backbone: Backbone) -> dict[str, Any]:
         "name": backbone.name,
         "family": backbone.family.title,
         "model_type": backbone.model_type,
+        "kind": backbone.kind,
+        "capabilities": sorted(backbone.capabilities),
         "parameters": parameters,
         "layers": backbone.num_layers,
         "embedding_size": backbone.embedding_size,

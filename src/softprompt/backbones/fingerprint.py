@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
+from softprompt.backbones.families import FAMILIES
+
 Difference = Literal["architecture", "tokenizer", "weights", "embedding_scale"]
 
 # Settings that change what the same weights compute. Sizes are not here: the shapes of the parameters say them.
@@ -17,6 +19,12 @@ _BEHAVIOUR = (
     "new_decoder_architecture", "num_attention_heads", "num_key_value_heads", "num_kv_heads", "parallel_attn",
     "query_pre_attn_scalar", "rms_norm_eps", "rope_parameters", "scale_attn_by_inverse_layer_idx",
     "scale_attn_weights", "sliding_window", "use_parallel_residual", "apply_residual_connection_post_layernorm",
+)  # fmt: skip
+# The same of the other kinds. They are kept apart, so that the digest of no decoder changes.
+_BEHAVIOUR_OF_OTHERS = (
+    "decoder_attention_heads", "decoder_start_token_id", "dense_act_fn", "encoder_attention_heads", "is_gated_act",
+    "norm_eps", "classifier_activation", "pad_token_id", "relative_attention_max_distance", "scale_decoder_outputs",
+    "relative_attention_num_buckets", "scale_embedding",
 )  # fmt: skip
 
 # Spaces, newlines, digits, accents, scripts, emoji, markup, code: where tokenizers of one vocabulary come apart.
@@ -85,10 +93,21 @@ def canonical_digest(value: Any) -> str:
 
 def architecture_digest(model: Any) -> str:
     """Return the digest of a model's family, parameter names and shapes, and the settings that change their meaning."""
-    shapes = {name: list(parameter.shape) for name, parameter in model.named_parameters()}
-    settings = {name: getattr(model.config, name, None) for name in _BEHAVIOUR}
+    shapes = {name: _shape(parameter) for name, parameter in model.named_parameters()}
+    names = _BEHAVIOUR + (() if _is_decoder(model) else _BEHAVIOUR_OF_OTHERS)
+    settings = {name: getattr(model.config, name, None) for name in names}
     kept = {name: _rounded(value) for name, value in settings.items() if value is not None}
     return canonical_digest({"family": model.config.model_type, "shapes": shapes, "settings": kept})
+
+
+def _is_decoder(model: Any) -> bool:
+    family = FAMILIES.get(model.config.model_type)
+    return family is None or family.kind == "decoder"
+
+
+def _shape(parameter: Any) -> list[int]:
+    """The shape of a parameter; of one packed into 4 bits, the shape that it stands for."""
+    return list(getattr(getattr(parameter, "quant_state", None), "shape", parameter.shape))
 
 
 def _rounded(value: Any) -> Any:
@@ -111,11 +130,15 @@ def tokenizer_digest(tokenizer: Any, vocab_size: int) -> str:
 
 
 def weights_digest(model: Any) -> str:
-    """Return the digest of all parameters, by sorted name, rounded to bf16; tied ones count once."""
+    """Return the digest of all parameters, by sorted name, rounded to bf16; tied ones count once.
+
+    BART's output bias counts too, which is a buffer.
+    """
     import torch
 
     digest = hashlib.sha256()
-    for name, parameter in sorted(model.named_parameters()):
+    bias = [(name, buffer) for name, buffer in model.named_buffers() if name == "final_logits_bias"]
+    for name, parameter in sorted([*model.named_parameters(), *bias], key=lambda named: named[0]):
         digest.update(canonical_digest([name, list(parameter.shape)]).encode())
         values = parameter.detach().to(device="cpu", dtype=torch.bfloat16).contiguous()
         digest.update(values.view(torch.int16).numpy())

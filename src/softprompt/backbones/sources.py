@@ -6,7 +6,7 @@ from pathlib import Path
 
 from softprompt.backbones.gguf import converted, from_file
 from softprompt.backbones.hub import download, is_hub_id
-from softprompt.backbones.packaged import PACKAGED, packaged_source
+from softprompt.backbones.packaged import PACKAGED, PackagedBackbone, packaged_folder, packaged_source
 from softprompt.errors import BackboneError, ConfigError, UnknownNameError
 from softprompt.registry import unknown_name
 
@@ -31,13 +31,17 @@ def locate(source: str | Path, revision: str | None = None) -> Path:
     if path.is_file():
         return _file(path, text)
     if text in PACKAGED:
-        return converted(packaged_source(PACKAGED[text]))
+        return _packaged_folder(PACKAGED[text])
     if _is_written_as_path(text):
         raise BackboneError(f"`{text}` does not exist; give a folder, a .gguf file, a hub id or one of {_packaged()}")
     if is_hub_id(text):
         return download(text, revision)
     unknown = unknown_name("backbone", text, PACKAGED)
     raise UnknownNameError(f"{unknown} A hub id is written `owner/name`; a folder or a .gguf file by its path")
+
+
+def _packaged_folder(entry: PackagedBackbone) -> Path:
+    return packaged_folder(entry) if entry.folder else converted(packaged_source(entry))
 
 
 def _file(path: Path, text: str) -> Path:

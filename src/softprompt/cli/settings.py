@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import typing
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -40,13 +41,22 @@ def with_settings(model: type[BaseModel]) -> Callable[[F], F]:
 
 def _parameter(name: str, field: FieldInfo) -> inspect.Parameter:
     kind: Any = field.annotation
+    pairs = typing.get_origin(kind) is dict
     flag = "--" + name.replace("_", "-")
-    flags = f"{flag}/--no-{flag.removeprefix('--')}" if kind is bool else flag
-    option = typer.Option(None, flags, help=_sentence(field), show_default=False, rich_help_panel=PANEL)
-    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=option, annotation=kind | None)
+    flags = f"{flag}/--no-{flag.removeprefix('--')}" if kind in (bool, bool | None) else flag
+    option = typer.Option(
+        None,
+        flags,
+        help=_sentence(field),
+        show_default=False,
+        rich_help_panel=PANEL,
+        metavar="NAME=VALUE" if pairs else None,
+    )
+    annotation = list[str] | None if pairs else kind | None
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=option, annotation=annotation)
 
 
 def _sentence(field: FieldInfo) -> str:
     text = field.description or ""
-    default = "" if field.default is None else f" Default: {str(field.default).lower()}."
+    default = "" if field.default in (None, {}) else f" Default: {str(field.default).lower()}."
     return f"{text[:1].upper()}{text[1:]}.{default}"

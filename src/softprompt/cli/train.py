@@ -90,7 +90,7 @@ def _start(config: TrainConfig) -> SoftPrompt | None:
     if config.init_prompt is None:
         return None
     if config.init != "prompt":
-        raise ConfigError(f"init_prompt is `{config.init_prompt}`, but init is `{config.init}`; set init to `prompt`")
+        raise ConfigError(f"init_prompt is `{config.init_prompt}`, but init is `{config.init or 'text'}`; set init to `prompt`")
     return open_prompt(config.init_prompt).prompt
 
 

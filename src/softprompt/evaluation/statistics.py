@@ -94,6 +94,57 @@ def _interval(statistic: _Statistic, gold: np.ndarray, predicted: np.ndarray, se
     return _percentiles([statistic(drawn, *cells.values) for drawn in cells.resamples(seed, resamples)])
 
 
+Weighted = Callable[[Float[np.ndarray, "R B"]], Float[np.ndarray, " R"]]
+"""A statistic of B rows under R sets of weights at once: weight 2 means that a row counts twice."""
+
+
+def value_of(statistic: Weighted, rows: int) -> float:
+    """Return the value of a statistic where each of B rows counts once.
+
+    >>> value_of(lambda weights: weights @ np.array([1.0, 0.0]) / weights.sum(axis=1), 2)
+    0.5
+    """
+    return float(statistic(np.ones((1, rows)))[0])
+
+
+def weighted_interval(statistic: Weighted, rows: int, *, seed: int = 0, resamples: int = RESAMPLES) -> Interval:
+    """Return the 95 % percentile bootstrap interval of any statistic that can be had from row weights.
+
+    Args:
+        statistic: from weights [R, B] to values [R].
+        rows: B.
+        seed: of the resampling.
+        resamples: how many.
+    """
+    return _percentiles([statistic(weights) for weights in _weights(rows, seed, resamples)])
+
+
+def weighted_difference(
+    ours: Weighted, theirs: Weighted, rows: int, *, seed: int = 0, resamples: int = RESAMPLES
+) -> Difference:
+    """Return the difference of two statistics of the same B rows, each resample drawing the same rows for both.
+
+    Args:
+        ours: of the first predictor's answers.
+        theirs: of the second's; the difference is positive where `ours` is larger.
+        rows: B.
+        seed: of the resampling.
+        resamples: how many.
+    """
+    gaps = [ours(weights) - theirs(weights) for weights in _weights(rows, seed, resamples)]
+    return Difference(value=value_of(ours, rows) - value_of(theirs, rows), interval=_percentiles(gaps))
+
+
+def _weights(rows: int, seed: int, resamples: int) -> Iterator[Float[np.ndarray, "R B"]]:
+    """Yield, some resamples at a time, how often each row was drawn."""
+    generator = np.random.default_rng(seed)
+    step = max(1, _CHUNK // rows)
+    for start in range(0, resamples, step):
+        count = min(step, resamples - start)
+        drawn = generator.integers(rows, size=(count, rows)) + np.arange(count)[:, None] * rows
+        yield np.bincount(drawn.ravel(), minlength=count * rows).reshape(count, rows).astype(np.float64)
+
+
 def compare(
     gold: Int[np.ndarray, " B"],
     ours: Int[np.ndarray, " B"],

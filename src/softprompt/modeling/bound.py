@@ -62,7 +62,7 @@ class BoundPrompt:
         tokenized = template.tokenize(backbone.tokenizer, length)
         if isinstance(readout, TokenTags):
             tokenized = TaggedTemplate(template, backbone.tokenizer, length, readout.column)
-        bound = cls(own, tokenized, reading_of(backbone, readout, own), key)
+        bound = cls(own, tokenized, reading_of(backbone, readout, tokenized, own), key)
         bound._check_room(backbone, length)
         bound._check_layers(backbone)
         return bound

@@ -12,8 +12,8 @@ from softprompt.backbones.backbone import Backbone, KeyValues
 from softprompt.errors import ConfigError
 from softprompt.modeling.forward import Pass, run_laid_out
 from softprompt.modeling.layout import Layout, compact
+from softprompt.modeling.text import TextReading
 from softprompt.shapes import Float, Int
-from softprompt.tasks.free_text import Text
 
 
 @dataclass(frozen=True)
@@ -94,14 +94,14 @@ class Writer:
         self._backbone, self._sampling, self._far = backbone, sampling, far
 
     def write(
-        self, done: Pass, last: Float[Tensor, "M D"], readouts: Sequence[Text], numbers: Sequence[int]
+        self, done: Pass, last: Float[Tensor, "M D"], readings: Sequence[TextReading], numbers: Sequence[int]
     ) -> list[Written]:
         """Write an answer behind each row of a pass.
 
         Args:
             done: the pass, its keys and values kept.
             last: the state at the end of each row.
-            readouts: what each row's answer begins with and where it ends.
+            readings: what each row's answer begins with and where it ends.
             numbers: each row's number, which makes its stream of draws its own.
         """
         assert done.past is not None, "the pass did not keep its keys and values"
@@ -118,18 +118,18 @@ class Writer:
             for row, token, term in zip(alive, chosen.tolist(), terms.tolist(), strict=True):
                 tokens[row].append(token)
                 sums[row] += term
-                finished[row] = self._ended(tokens[row], readouts[row])
+                finished[row] = self._ended(tokens[row], readings[row])
             staying = [
                 place
                 for place, row in enumerate(alive)
-                if not finished[row] and len(tokens[row]) < readouts[row].max_new_tokens
+                if not finished[row] and len(tokens[row]) < readings[row].readout.max_new_tokens
             ]
             alive = [alive[place] for place in staying]
             if alive:
                 past, mask, states = self._go_on(past, mask, chosen, staying)
         return [
-            Written(self._text(own, readout), tuple(own), end, total)
-            for own, readout, end, total in zip(tokens, readouts, finished, sums, strict=True)
+            Written(self._text(own, reading), tuple(own), end, total)
+            for own, reading, end, total in zip(tokens, readings, finished, sums, strict=True)
         ]
 
     def _go_on(
@@ -146,20 +146,20 @@ class Writer:
         assert kept is not None, "keep=True returns keys and values"
         return kept, whole, hidden[:, 0]
 
-    def _ended(self, tokens: Sequence[int], readout: Text) -> bool:
-        if tokens[-1] == self._backbone.eos:
+    def _ended(self, tokens: Sequence[int], reading: TextReading) -> bool:
+        if tokens[-1] in reading.ends:
             return True
-        if not readout.stop:
+        if not reading.readout.stop:
             return False
         text = self._decode(tokens)
-        return any(stop in text for stop in readout.stop)
+        return any(stop in text for stop in reading.readout.stop)
 
-    def _text(self, tokens: Sequence[int], readout: Text) -> str:
+    def _text(self, tokens: Sequence[int], reading: TextReading) -> str:
         """The answer without its lead, its end and what stands behind a stop."""
-        text = self._decode(tokens[:-1] if tokens and tokens[-1] == self._backbone.eos else tokens)
-        for stop in readout.stop:
+        text = self._decode(tokens[:-1] if tokens and tokens[-1] in reading.ends else tokens)
+        for stop in reading.readout.stop:
             text = text.partition(stop)[0]
-        return text.removeprefix(readout.lead)
+        return text.removeprefix(reading.lead)
 
     def _decode(self, tokens: Sequence[int]) -> str:
         decoded: str = self._backbone.tokenizer.decode(list(tokens), skip_special_tokens=False)

@@ -12,20 +12,21 @@ from torch import Tensor
 
 from softprompt.backbones.backbone import Backbone
 from softprompt.errors import ConfigError
-from softprompt.modeling.answers import Answer, answer
+from softprompt.modeling.answers import Answer, answer, written
 from softprompt.modeling.bound import FEATURES, BoundPrompt, Prefix
 from softprompt.modeling.decoding import Sampling, Writer, Written
 from softprompt.modeling.forward import Batch, Pass, run_on, run_prefixes, run_rows
 from softprompt.modeling.layout import by_length
-from softprompt.modeling.readings import Gold, Place, States, at_ends
+from softprompt.modeling.readings import EncodedRow, Gold, Place, States, at_ends
 from softprompt.modeling.text import TextReading
 from softprompt.progress import Meter
 from softprompt.prompts.soft_prompt import SoftPrompt
 from softprompt.shapes import Float
-from softprompt.tasks.free_text import Text
+from softprompt.tasks.chat import TokenizedChat
 from softprompt.tasks.readout import Readout
-from softprompt.tasks.tags import TaggedRow, TaggedTemplate
-from softprompt.tasks.template import Template, TokenRow
+from softprompt.tasks.tags import TaggedTemplate
+from softprompt.tasks.task import Example
+from softprompt.tasks.template import Template
 
 Row = Mapping[str, str]
 Held = Mapping[tuple[BoundPrompt, bool], Prefix]
@@ -46,6 +47,20 @@ class Scores(NamedTuple):
 
     log_probabilities: Float[Tensor, "N C"]
     hidden: Float[Tensor, "N D"]
+    cut: tuple[int, ...]
+
+
+class Readings(NamedTuple):
+    """What reading rows of any kind with one prompt gives.
+
+    Attributes:
+        log_probabilities: of each row's choices, [C] (in tagging [words, C]), fp32, before calibration.
+        hidden: the backbone's state at the end of each row, [D], fp32.
+        cut: tokens that were removed from each row to make it fit.
+    """
+
+    log_probabilities: Sequence[Tensor]
+    hidden: Sequence[Tensor]
     cut: tuple[int, ...]
 
 
@@ -83,12 +98,18 @@ class PromptedModel:
     def score(
         self, rows: Sequence[Row], prompts: SoftPrompt | Sequence[SoftPrompt], *, allow_other_weights: bool = False
     ) -> list[Answer]:
-        """Answer every row, in order, each with its own prompt; prompts of all lengths share batches.
+        """Answer every row, in order, each with its own prompt; prompts of all lengths and kinds share batches.
+
+        Labels, several labels, numbers and tags are read in the same passes; texts are written, the likeliest token
+        each time (`write` chooses otherwise).
 
         Args:
             rows: the columns of each row, N of them.
             prompts: one for all rows, or one for each.
             allow_other_weights: accept prompts trained on other weights of this architecture.
+
+        Returns:
+            An `Answer` for each row, of the class that its prompt's readout calls for.
 
         Raises:
             ConfigError: the number of prompts is not the number of rows.
@@ -102,9 +123,33 @@ class PromptedModel:
             )
         bounds = [self.bind(prompt, allow_other_weights=allow_other_weights) for prompt in each]
         encoded = [self.encode(row, bound) for row, bound in zip(rows, bounds, strict=True)]
+        texts = [i for i, prompt in enumerate(each) if isinstance(prompt.readout, Text)]
+        others = [i for i, prompt in enumerate(each) if not isinstance(prompt.readout, Text)]
         with torch.inference_mode():
-            scored = self._score_encoded(encoded, bounds, None)
-        return [answer(prompt, logp, row.cut) for prompt, (logp, _), row in zip(each, scored, encoded, strict=True)]
+            scored = self._score_encoded([encoded[i] for i in others], [bounds[i] for i in others], None)
+        out = {
+            i: answer(each[i], logp, encoded[i].cut, rows[i].get(getattr(each[i].readout, "column", ""), ""))
+            for i, (logp, _) in zip(others, scored, strict=True)
+        }
+        found = self.write([rows[i] for i in texts], [each[i] for i in texts], allow_other_weights=allow_other_weights)
+        out |= {i: written(text, encoded[i].cut) for i, text in zip(texts, found, strict=True)}
+        return [out[i] for i in range(len(rows))]
+
+    def read(
+        self, rows: Sequence[Row], prompt: SoftPrompt | BoundPrompt, *, progress: Meter | None = None
+    ) -> Readings:
+        """Read the choices of every row with one prompt, before calibration, whatever its kind of answer.
+
+        Args:
+            rows: the columns of each row, N of them.
+            prompt: the prompt, or `bare(...)`.
+            progress: advanced by the number of rows done.
+        """
+        bound = self.bind(prompt) if isinstance(prompt, SoftPrompt) else prompt
+        encoded = [self.encode(row, bound) for row in rows]
+        with torch.inference_mode():
+            scored = self._score_encoded(encoded, [bound] * len(rows), progress)
+        return Readings([logp for logp, _ in scored], [state for _, state in scored], tuple(r.cut for r in encoded))
 
     def score_labels(
         self, rows: Sequence[Row], prompt: SoftPrompt | BoundPrompt, *, progress: Meter | None = None
@@ -154,7 +199,7 @@ class PromptedModel:
             prompt if isinstance(prompt, BoundPrompt) else self.bind(prompt, allow_other_weights=allow_other_weights)
             for prompt in each
         ]
-        readouts = [_text_of(bound) for bound in bounds]
+        readings = [_text_of(bound) for bound in bounds]
         encoded = [self.encode(row, bound) for row, bound in zip(rows, bounds, strict=True)]
         out: dict[int, Written] = {}
         with torch.inference_mode():
@@ -163,15 +208,13 @@ class PromptedModel:
                 done = run_rows(self.backbone, batch, keep=True)
                 places = [Place(encoded[i], len(w) - len(encoded[i].ids)) for i, w in zip(part, batch.ids, strict=True)]
                 writer = Writer(self.backbone, sampling or Sampling(), far=far)
-                written = writer.write(done, at_ends(done.hidden, places), [readouts[i] for i in part], part)
+                written = writer.write(done, at_ends(done.hidden, places), [readings[i] for i in part], part)
                 out |= dict(zip(part, written, strict=True))
                 if progress is not None:
                     progress.advance(len(part))
         return [out[i] for i in range(len(rows))]
 
-    def measure(
-        self, rows: Sequence[TokenRow | TaggedRow], bound: BoundPrompt, gold: Sequence[Gold]
-    ) -> Float[Tensor, " N"]:
+    def measure(self, rows: Sequence[EncodedRow], bound: BoundPrompt, gold: Sequence[Gold]) -> Float[Tensor, " N"]:
         """Return the log-probability of each row's right answer, without gradients, any number of rows.
 
         Args:
@@ -207,20 +250,25 @@ class PromptedModel:
             _forget_oldest(self._bound, self._room)
         return self._bound[prompt.digest]
 
-    def encode(self, row: Row, bound: BoundPrompt) -> TokenRow | TaggedRow:
+    def encode(self, row: Row, bound: BoundPrompt) -> EncodedRow:
         """Tokenise a row, its fields shortened where the backbone's positions or the template ask for it."""
         limit = bound.limit(self.backbone)
         if isinstance(bound.template, TaggedTemplate):
             return bound.template.tagged(row, limit)
         return bound.template.row(row, limit)
 
+    def lesson(self, example: Example, bound: BoundPrompt, question: int = 0) -> tuple[EncodedRow, Gold]:
+        """Return a labelled row as it is learned: its tokens, and its right answer in its reading's terms."""
+        if isinstance(bound.template, TokenizedChat):
+            row = bound.template.learned(example.fields, str(example.label), bound.limit(self.backbone))
+            return row, row.spans
+        return self.encode(example.fields, bound), bound.reading.gold(example, question)
+
     def prefixes(self, bounds: Sequence[BoundPrompt], *, far: bool = False) -> list[Prefix]:
         """Run the shared prefixes of some prompts together, with gradients to their tensors; nothing is kept."""
         return run_prefixes(self.backbone, bounds, far=far)
 
-    def sides(
-        self, rows: Sequence[TokenRow | TaggedRow], bounds: Sequence[BoundPrompt]
-    ) -> list[tuple[bool, list[int]]]:
+    def sides(self, rows: Sequence[EncodedRow], bounds: Sequence[BoundPrompt]) -> list[tuple[bool, list[int]]]:
         """Part rows by the side of the backbone's `position_switch` that they end on; most backbones have one side."""
         switch = self.backbone.position_switch
         if switch is None:
@@ -231,7 +279,7 @@ class PromptedModel:
 
     def gold_log_probabilities(
         self,
-        rows: Sequence[TokenRow | TaggedRow],
+        rows: Sequence[EncodedRow],
         bounds: BoundPrompt | Sequence[BoundPrompt],
         gold: Sequence[Gold],
         held: Held | None = None,
@@ -270,7 +318,7 @@ class PromptedModel:
         return total
 
     def _score_encoded(
-        self, rows: Sequence[TokenRow | TaggedRow], bounds: Sequence[BoundPrompt], progress: Meter | None
+        self, rows: Sequence[EncodedRow], bounds: Sequence[BoundPrompt], progress: Meter | None
     ) -> list[tuple[Tensor, Tensor]]:
         """Score encoded rows, each with its own prompt: (label log-probabilities [C], hidden state [D]) a row."""
         out: dict[int, tuple[Tensor, Tensor]] = {}
@@ -281,16 +329,14 @@ class PromptedModel:
                 progress.advance(len(part))
         return [out[i] for i in range(len(rows))]
 
-    def _parts(
-        self, rows: Sequence[TokenRow | TaggedRow], bounds: Sequence[BoundPrompt]
-    ) -> Iterator[tuple[bool, list[int]]]:
+    def _parts(self, rows: Sequence[EncodedRow], bounds: Sequence[BoundPrompt]) -> Iterator[tuple[bool, list[int]]]:
         """Cut rows into batches of one side and of like length, within the budget: side and places of each."""
         for far, members in self.sides(rows, bounds):
             widths = [len(rows[i].ids) + len(bounds[i].template.prefix) for i in members]
             for part in by_length(widths, self.budget.rows, self.budget.tokens):
                 yield far, [members[j] for j in part]
 
-    def _score_batch(self, batch: Batch, rows: Sequence[TokenRow | TaggedRow]) -> list[tuple[Tensor, Tensor]]:
+    def _score_batch(self, batch: Batch, rows: Sequence[EncodedRow]) -> list[tuple[Tensor, Tensor]]:
         deep = any(bound.reading.depth for bound in batch.bounds)
         done = run_rows(self.backbone, batch, keep=deep)
         places = [Place(row, len(whole) - len(row.ids)) for row, whole in zip(rows, batch.ids, strict=True)]
@@ -341,13 +387,13 @@ class PromptedModel:
         return self._kept[key]
 
 
-def _text_of(bound: BoundPrompt) -> Text:
+def _text_of(bound: BoundPrompt) -> TextReading:
     if not isinstance(bound.reading, TextReading):
         raise ConfigError(
             "text was asked of a prompt whose answers are chosen, not written; use `score` for it, or train one for "
             "generation"
         )
-    return bound.reading.readout
+    return bound.reading
 
 
 def _forget_oldest(kept: OrderedDict[K, V], room: int) -> None:

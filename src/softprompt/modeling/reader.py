@@ -12,17 +12,21 @@ from softprompt.errors import TemplateError, UnsupportedBackboneError
 from softprompt.modeling.labels import LabelTrie
 from softprompt.modeling.readings import Gold, Reading
 from softprompt.modeling.rows import RowsReading, SwitchesReading, TagsReading
-from softprompt.modeling.text import TextReading
+from softprompt.modeling.text import ChatReading, TextReading
 from softprompt.modeling.words import WordsReading, YesNoReading
 from softprompt.shapes import Float
+from softprompt.tasks.chat import TokenizedChat
 from softprompt.tasks.free_text import Text
 from softprompt.tasks.readout import LabelWords, Readout
 from softprompt.tasks.readout_kinds import Scalar, YesNo
 from softprompt.tasks.tags import TokenTags
 from softprompt.tasks.task import Example
+from softprompt.tasks.template import TokenizedTemplate
 
 
-def reading_of(backbone: Backbone, readout: Readout, tensors: Mapping[str, Tensor]) -> Reading:
+def reading_of(
+    backbone: Backbone, readout: Readout, template: TokenizedTemplate, tensors: Mapping[str, Tensor]
+) -> Reading:
     """Return what reads a readout's answers on a backbone, by learned rows if there are some among `tensors`.
 
     Raises:
@@ -32,7 +36,7 @@ def reading_of(backbone: Backbone, readout: Readout, tensors: Mapping[str, Tenso
     """
     weight, bias = tensors.get("readout.weight"), tensors.get("readout.bias")
     if isinstance(readout, Text):
-        return TextReading(backbone, readout)
+        return _text(backbone, readout, template)
     if isinstance(readout, TokenTags):
         tags = {tag: i for i, tag in enumerate(readout.tags)}
         rows = (mean_rows(backbone, readout.words).to(backbone.device), torch.zeros(len(tags), device=backbone.device))
@@ -53,11 +57,6 @@ def reading_of(backbone: Backbone, readout: Readout, tensors: Mapping[str, Tenso
     return WordsReading(_trie(backbone, readout), backbone.logits, to_gold)
 
 
-def words_of(readout: Readout) -> Sequence[str]:
-    """Return the words that each learned row of a readout starts at; none where it can have no rows."""
-    return () if isinstance(readout, Text) else readout.words
-
-
 def mean_rows(backbone: Backbone, words: Sequence[str]) -> Float[Tensor, "C D"]:
     """Return the mean output row of each answer's words, fp32 on the CPU.
 
@@ -72,6 +71,13 @@ def mean_rows(backbone: Backbone, words: Sequence[str]) -> Float[Tensor, "C D"]:
             f"`{backbone.name}` has no head that scores words; read it by learned rows: learned_rows=true"
         )
     return torch.stack(known)
+
+
+def _text(backbone: Backbone, readout: Text, template: TokenizedTemplate) -> TextReading:
+    if isinstance(template, TokenizedChat):
+        return ChatReading(backbone, readout, template.lead, frozenset(template.stop[-1:]))
+    ends = frozenset() if backbone.eos is None else frozenset({backbone.eos})
+    return TextReading(backbone, readout, readout.lead, ends)
 
 
 def _to_gold(readout: Readout) -> _ToGold:

@@ -9,9 +9,13 @@ import torch
 from torch import Tensor
 
 from softprompt.shapes import Float
+from softprompt.tasks.chat import ChatRow
 from softprompt.tasks.tags import TaggedRow
 from softprompt.tasks.task import Example
 from softprompt.tasks.template import TokenRow
+
+EncodedRow = TokenRow | TaggedRow | ChatRow
+"""A row's own tokens, with what a reading needs to find in them."""
 
 Gold = Any
 """The right answer of a row in a reading's own terms: a label's number, a share, the tokens of a text, tags."""
@@ -28,7 +32,7 @@ class Place(NamedTuple):
         start: the column of the first of them.
     """
 
-    row: TokenRow | TaggedRow
+    row: EncodedRow
     start: int
 
     @property

@@ -25,11 +25,15 @@ class TextReading:
 
     Attributes:
         backbone: its output rows and its tokenizer.
-        readout: what an answer begins with and where it ends.
+        readout: how long an answer may be, and the texts that end it.
+        lead: what an answer begins with that is no part of it.
+        ends: the tokens that end an answer.
     """
 
     backbone: Backbone
     readout: Text
+    lead: str = ""
+    ends: frozenset[int] = frozenset()
     questions: int = 1
 
     @property
@@ -68,6 +72,36 @@ class TextReading:
     def with_tensors(self, tensors: Mapping[str, Tensor]) -> TextReading:
         """Return the same: text is read by the backbone's own output rows."""
         return self
+
+
+class ChatReading(TextReading):
+    """Every assistant turn of a conversation: the loss is on the words of each and on what ends it."""
+
+    def gold(self, example: Example, question: int) -> Gold:
+        """Return nothing: what is to be predicted are spans of the row itself (`PromptedModel.lesson`)."""
+        return ()
+
+    def units(self, gold: Gold) -> int:
+        """Return the number of tokens to predict, those of all spans (begin, end)."""
+        return sum(end - begin for begin, end in gold)
+
+    def behind(self, gold: Gold) -> tuple[int, ...]:
+        """Return nothing: the answers are in the row."""
+        return ()
+
+    def gold_log_probabilities(
+        self, hidden: Float[Tensor, "B T D"], places: Sequence[Place], gold: Sequence[Gold]
+    ) -> Float[Tensor, " B"]:
+        """Return the log-probability of each row's spans, their tokens added up."""
+        wanted = [
+            (number, place.start + at - 1, place.row.ids[at])
+            for number, (place, spans) in enumerate(zip(places, gold, strict=True))
+            for begin, end in spans
+            for at in range(begin, end)
+        ]
+        rows, columns, tokens = (torch.tensor(each, device=hidden.device) for each in zip(*wanted, strict=True))
+        total = torch.zeros(len(places), device=hidden.device)
+        return total.index_add(0, rows, token_log_probabilities(self.backbone, hidden[rows, columns], tokens))
 
 
 def token_log_probabilities(

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError
+from pydantic_core import ErrorDetails
 
 from softprompt.prompts.canonical import JSON, canonical, parse
 from softprompt.prompts.header import Header, refused
@@ -29,13 +30,112 @@ class TemplateJson(_Closed):
     max_tokens: int | None = None
 
 
-class ReadoutJson(_Closed):
+class ChatTemplateJson(_Closed):
+    """`ChatTemplate.to_json()`."""
+
+    kind: Literal["chat"]
+    max_tokens: int | None = None
+    system: str | None = None
+    own_system: bool = False
+
+
+class LabelWordsJson(_Closed):
     """`LabelWords.to_json()`."""
 
     kind: Literal["label-words"]
     labels: list[str]
     words: list[str]
     scoring: str = "trie"
+
+    @property
+    def outputs(self) -> int:
+        """How many rows a learned head has."""
+        return len(self.labels)
+
+
+class YesNoJson(_Closed):
+    """`YesNo.to_json()`."""
+
+    kind: Literal["yes-no"]
+    labels: list[str]
+    words: list[str]
+    yes: str
+    no: str
+
+    @property
+    def outputs(self) -> int:
+        """A row for each label."""
+        return len(self.labels)
+
+
+class ScalarJson(_Closed):
+    """`Scalar.to_json()`."""
+
+    kind: Literal["scalar"]
+    low: float
+    high: float
+    words: Annotated[list[str], Field(min_length=2, max_length=2)]
+
+    @property
+    def labels(self) -> list[str]:
+        """None: the answer is a number."""
+        return []
+
+    @property
+    def outputs(self) -> int:
+        """A row for each of the two words."""
+        return 2
+
+
+class TextJson(_Closed):
+    """`Text.to_json()`."""
+
+    kind: Literal["text"]
+    max_new_tokens: int
+    stop: list[str]
+    lead: str
+
+    @property
+    def labels(self) -> list[str]:
+        """None: the answer is text."""
+        return []
+
+    @property
+    def outputs(self) -> int:
+        """None: there is no learned head over a vocabulary."""
+        return 0
+
+
+class TokenTagsJson(_Closed):
+    """`TokenTags.to_json()`."""
+
+    kind: Literal["token-tags"]
+    tags: list[str]
+    words: list[str]
+    column: str
+
+    @property
+    def labels(self) -> list[str]:
+        """The tags."""
+        return self.tags
+
+    @property
+    def outputs(self) -> int:
+        """A row for each tag."""
+        return len(self.tags)
+
+
+def _written(data: Any) -> str:
+    """Tell a conversation's template from a pattern: the one says its kind, the other never did."""
+    return "chat" if (isinstance(data, dict) and "kind" in data) or isinstance(data, ChatTemplateJson) else "pattern"
+
+
+AnyTemplateJson = Annotated[
+    Annotated[TemplateJson, Tag("pattern")] | Annotated[ChatTemplateJson, Tag("chat")], Discriminator(_written)
+]
+ReadoutJson = Annotated[LabelWordsJson | YesNoJson | ScalarJson | TextJson | TokenTagsJson, Field(discriminator="kind")]
+READOUT_FEATURES = frozenset({"chat", "scalar", "text", "token-tags", "yes-no"})
+"""Features of templates and readouts that came after label words; a file with such a one requires it by name."""
 
 
 class FingerprintJson(_Closed):
@@ -54,7 +154,7 @@ class Manifest(BaseModel):
 
     format: Literal[1] = 1
     requires: list[str] = Field(default_factory=list)
-    template: TemplateJson
+    template: AnyTemplateJson
     tokenization: str = TOKENISATION
     readout: ReadoutJson
     decoding: dict[str, Any] = Field(default_factory=dict)
@@ -62,6 +162,12 @@ class Manifest(BaseModel):
     abstain: Annotated[float, Field(ge=0, le=1)] | None = None
     fingerprint: FingerprintJson
     provenance: dict[str, Any] = Field(default_factory=dict)
+
+    @property
+    def features(self) -> frozenset[str]:
+        """The features that template and readout call for, as their tensors do for theirs."""
+        written = {"chat"} if isinstance(self.template, ChatTemplateJson) else set[str]()
+        return frozenset({*written, self.readout.kind} & READOUT_FEATURES)
 
     @property
     def extra(self) -> dict[str, JSON]:
@@ -81,10 +187,11 @@ def read_manifest(header: Header, name: str) -> Manifest:
         manifest = Manifest.model_validate(found)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        where = ".".join(str(part) for part in first["loc"]) or "the whole"
-        raise refused(name, f"its manifest is wrong at `{where}` ({first['msg'].lower()})") from error
-    reason = check_features(manifest.requires, header.entries) or check_together(
-        {site: entry.shape for site, entry in header.entries.items()}, len(manifest.readout.labels)
+        raise refused(name, f"its manifest is wrong at `{_place(first)}` ({first['msg'].lower()})") from error
+    reason = (
+        check_features(manifest.requires, header.entries)
+        or _missing(manifest)
+        or check_together({site: entry.shape for site, entry in header.entries.items()}, manifest.readout.outputs)
     )
     if reason:
         raise refused(name, reason)
@@ -108,7 +215,7 @@ def write_manifest(manifest: Manifest, name: str) -> str:
 
 def check_features(required: Sequence[str], sites: Sequence[str] | dict[str, Any]) -> str | None:
     """Return why these features cannot be met or do not cover the tensors at `sites`, or None."""
-    unknown = sorted(set(required) - FEATURES)
+    unknown = sorted(set(required) - FEATURES - READOUT_FEATURES)
     if unknown:
         names = ", ".join(f"`{feature}`" for feature in unknown)
         return f"it requires {names}, which this version of softprompt does not know; use a newer one"
@@ -116,6 +223,21 @@ def check_features(required: Sequence[str], sites: Sequence[str] | dict[str, Any
     if missing:
         return f"its tensors need the feature `{missing[0]}`, which it does not say it requires"
     return None
+
+
+def _missing(manifest: Manifest) -> str | None:
+    missing = sorted(manifest.features - set(manifest.requires))
+    return f"it needs the feature `{missing[0]}`, which it does not say it requires" if missing else None
+
+
+def _place(error: ErrorDetails) -> str:
+    """Name where a manifest is wrong as its keys do: without the tags by which pydantic tells unions apart."""
+    parts = [str(part) for part in error["loc"]]
+    if len(parts) > 1 and parts[0] in ("template", "readout"):
+        del parts[1]
+    if error["type"] in ("union_tag_invalid", "union_tag_not_found"):
+        parts.append("kind")
+    return ".".join(parts) or "the whole"
 
 
 def name_of(value: JSON) -> str | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from softprompt.errors import DataError, TemplateError
 from softprompt.registry import nearest
@@ -23,6 +24,35 @@ TEXTS = ("text", "sentence", "review", "question", "tweet", "message", "comment"
 LABELS = ("label_text", "label_name", "label", "labels", "sentiment", "category", "class", "target", "intent", "topic")
 
 
+class Usual(NamedTuple):
+    """The usual names of columns for one kind of task, best first."""
+
+    texts: tuple[str, ...]
+    labels: tuple[str, ...]
+    pairs: tuple[tuple[str, ...], ...]
+
+
+CLASSIFICATION = Usual(TEXTS, LABELS, PAIRS)
+INPUTS = (
+    "input",
+    "inputs",
+    "source",
+    "document",
+    "article",
+    "dialogue",
+    "instruction",
+    "prompt",
+    "meaning_representation",
+)
+TARGETS = ("target", "output", "completion", "response", "summary", "highlights", "translation", "human_reference")
+GENERATION = Usual(
+    (*INPUTS, *TEXTS),
+    (*TARGETS, "answer", "reference", "references", "label"),
+    (("instruction", "input"), ("context", "question")),
+)
+NUMBERS = Usual(TEXTS, ("score", "similarity_score", "similarity", "rating", "value", *LABELS), PAIRS)
+
+
 @dataclass(frozen=True)
 class Columns:
     """The columns of a task.
@@ -38,7 +68,13 @@ class Columns:
     guessed: bool
 
 
-def choose(raw: RawData, text: str | Sequence[str] | None, label: str | None, template: Template | None) -> Columns:
+def choose(
+    raw: RawData,
+    text: str | Sequence[str] | None,
+    label: str | None,
+    template: Template | None,
+    names: Usual = CLASSIFICATION,
+) -> Columns:
     """Settle the columns of a task.
 
     Args:
@@ -46,6 +82,7 @@ def choose(raw: RawData, text: str | Sequence[str] | None, label: str | None, te
         text: the text column or columns; by default the template's fields, else guessed.
         label: the label column; by default guessed.
         template: the pattern, if the user gave one: its fields are the text columns.
+        names: what columns are usually called in this kind of task.
 
     Raises:
         DataError: a column is missing, has braces in its name, or cannot be guessed.
@@ -57,8 +94,8 @@ def choose(raw: RawData, text: str | Sequence[str] | None, label: str | None, te
         asked = _fields_of(template, asked, first)
     if asked is not None and not asked:
         raise DataError(f"`text` names no column; name at least one of {_listed(first.columns)}")
-    settled_label = label or _guess_label(first, asked)
-    texts = asked or _guess_texts(first, settled_label)
+    settled_label = label or _guess_label(first, asked, names)
+    texts = asked or _guess_texts(first, settled_label, names)
     guessed = label is None or asked is None
     for table in raw.tables.values():
         for name in (*texts, settled_label):
@@ -100,43 +137,47 @@ def _refuse_odd(texts: Sequence[str], label: str, template: Template | None) -> 
             raise DataError(f"a template cannot show the column `{name}`; rename it: no braces, and not bos or soft")
 
 
-def _guess_label(table: Table, texts: tuple[str, ...] | None) -> str:
+def _guess_label(table: Table, texts: tuple[str, ...] | None, names: Usual) -> str:
     """Find the label by its usual name; or, where the text is known, as the one other column there is."""
-    shown = texts or _usual_texts(table.columns)
+    shown = texts or _usual_texts(table.columns, names)
     others = [c for c in table.columns if c not in shown]
     if not others:
         raise DataError(
             f"`{table.origin}` has only {_listed(table.columns)}, shown as text; no column is left for the label"
         )
-    found = _usual(LABELS, others)
+    found = usual(names.labels, others)
     if found:
         return found
     if shown and len(others) == 1:
         return others[0]
-    raise DataError(_cannot_tell(table, "label", LABELS))
+    raise DataError(_cannot_tell(table, "label", names.labels))
 
 
-def _guess_texts(table: Table, label: str) -> tuple[str, ...]:
+def _guess_texts(table: Table, label: str, names: Usual) -> tuple[str, ...]:
     """Find the text by its usual name, or as the one column that is not the label."""
     others = [c for c in table.columns if c != label]
-    found = _usual_texts(others) or (tuple(others) if len(others) == 1 else ())
+    found = _usual_texts(others, names) or (tuple(others) if len(others) == 1 else ())
     if not found:
-        raise DataError(_cannot_tell(table, "text", TEXTS))
+        raise DataError(_cannot_tell(table, "text", names.texts))
     return found
 
 
-def _usual_texts(columns: Sequence[str]) -> tuple[str, ...]:
+def _usual_texts(columns: Sequence[str], names: Usual) -> tuple[str, ...]:
     """Return a usual pair of columns, else the column with a usual name, else none."""
-    for pair in PAIRS:
-        found = [c for name in pair if (c := _usual([name], columns))]
+    for pair in names.pairs:
+        found = [c for name in pair if (c := usual([name], columns))]
         if len(found) == len(pair):
             return tuple(found)
-    named = _usual(TEXTS, columns)
+    named = usual(names.texts, columns)
     return (named,) if named else ()
 
 
-def _usual(names: Sequence[str], columns: Iterable[str]) -> str | None:
-    """Return the column that bears the first of `names` that any bears, letter case apart."""
+def usual(names: Sequence[str], columns: Iterable[str]) -> str | None:
+    """Return the column that bears the first of `names` that any bears, letter case apart.
+
+    >>> usual(["text", "review"], ["Review", "Stars"])
+    'Review'
+    """
     by_lower = {column.lower(): column for column in columns}
     return next((by_lower[name] for name in names if name in by_lower), None)
 

@@ -62,7 +62,16 @@ def infer_labels(values: Values, origin: str, column: str, names: Sequence[str] 
     for split, found in values.items():
         _refuse_unknown(split, found, known, origin)
     named = [name.strip() for name in names]
-    return tuple(name for name in named if name in known) if named else tuple(sorted(known, key=_order))
+    return tuple(name for name in named if name in known) if named else ordered(known)
+
+
+def ordered(labels: Iterable[str]) -> tuple[str, ...]:
+    """Return labels sorted: numbers first, by size, then words, by code point.
+
+    >>> ordered({"b", "10", "9"})
+    ('9', '10', 'b')
+    """
+    return tuple(sorted(labels, key=_order))
 
 
 def _order(label: str) -> tuple[int, int, str]:
@@ -88,12 +97,13 @@ def _refuse_no_labels(train: Sequence[str], known: set[str], origin: str, column
     if numbers and not all(map(is_whole, known)) and any("." in k and not k.endswith(".0") for k in known):
         sample = next(k for k in sorted(known) if not is_whole(k))
         raise DataError(
-            f"`{origin}`: the column `{column}` holds numbers such as {sample}, not labels; name another label column"
+            f"`{origin}`: the column `{column}` holds numbers such as {sample}, not labels; name another label column, "
+            'or predict them with kind="regression"'
         )
     if len(known) > max(20, len(train) // (10 if numbers else 2)):
         raise DataError(
             f"`{origin}`: the column `{column}` has {len(known)} different values in {len(train)} rows, "
-            "too many to be labels; name another label column"
+            "too many to be labels; name another label column, or say what it is with kind= (regression, generation)"
         )
 
 

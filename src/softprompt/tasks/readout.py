@@ -1,15 +1,71 @@
-"""What turns hidden states into answers: the words that stand for the labels (a verbalizer)."""
+"""What turns hidden states into answers: what any readout says of itself, and label words (a verbalizer)."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
 from softprompt.errors import ConfigError, DataError
-from softprompt.registry import unknown_name
+from softprompt.registry import Registry, unknown_name
 
 Scoring = Literal["trie", "full"]
+
+
+@runtime_checkable
+class Readout(Protocol):
+    """What every readout says of itself; how it is computed is the business of `modeling`."""
+
+    @property
+    def kind(self) -> str:
+        """What `to_json` calls it."""
+        ...
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The answers it chooses among, none where it writes text or numbers."""
+        ...
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """The text that stands for each of its choices."""
+        ...
+
+    @property
+    def outputs(self) -> int:
+        """How many rows a learned head of it has, 0 where it can have none."""
+        ...
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the readout as plain JSON."""
+        ...
+
+
+READOUTS: Registry[Any] = Registry(
+    "readout",
+    {
+        "label-words": "softprompt.tasks.readout:LabelWords",
+        "yes-no": "softprompt.tasks.readout_kinds:YesNo",
+        "scalar": "softprompt.tasks.readout_kinds:Scalar",
+        "text": "softprompt.tasks.free_text:Text",
+        "token-tags": "softprompt.tasks.tags:TokenTags",
+    },
+)
+"""The class of a readout, by the `kind` in its JSON; each has `from_json`."""
+
+
+def readout_from_json(data: Mapping[str, Any]) -> Readout:
+    """Rebuild any readout from its `to_json`.
+
+    >>> readout_from_json(LabelWords.from_labels(["ham", "spam"]).to_json()).labels
+    ('ham', 'spam')
+
+    Raises:
+        UnknownNameError: no readout has that `kind`.
+        DataError: the values are those of no such readout.
+    """
+    found: Readout = READOUTS.get(str(data.get("kind"))).from_json(data)
+    return found
 
 
 @dataclass(frozen=True)
@@ -35,6 +91,7 @@ class LabelWords:
     labels: tuple[str, ...]
     words: tuple[str, ...]
     scoring: Scoring = "trie"
+    kind: ClassVar[str] = "label-words"
 
     def __post_init__(self) -> None:
         if len(self.labels) < 2:
@@ -47,20 +104,12 @@ class LabelWords:
             )
         if self.scoring not in ("trie", "full"):
             raise unknown_name("scoring", self.scoring, ["trie", "full"])
-        self._refuse_equal_words()
+        refuse_equal_words(self.labels, self.words)
 
-    def _refuse_equal_words(self) -> None:
-        owner: dict[str, str] = {}
-        for label, word in zip(self.labels, self.words, strict=True):
-            if not word.strip():
-                raise DataError(
-                    f"the label `{label}` has no words; give it some, for instance words={{'{label}': '...'}}"
-                )
-            other = owner.setdefault(word, label)
-            if other != label:
-                raise DataError(
-                    f"the labels `{other}` and `{label}` have the same words `{word.strip()}`; give each its own"
-                )
+    @property
+    def outputs(self) -> int:
+        """C: a learned head has a row for each label."""
+        return len(self.labels)
 
     @classmethod
     def from_labels(
@@ -83,10 +132,7 @@ class LabelWords:
             UnknownNameError: `words` names a label that is not there.
             DataError: two labels end up with the same words.
         """
-        for name in words or {}:
-            if name not in labels:
-                raise unknown_name("label", name, labels)
-        chosen = ((words or {}).get(label, _words_of(label)).strip() for label in labels)
+        chosen = chosen_words(labels, words)
         return cls(tuple(labels), tuple(" " + w if leading_space and w else w for w in chosen), scoring)
 
     def index(self, label: str) -> int:
@@ -101,12 +147,57 @@ class LabelWords:
 
     def to_json(self) -> dict[str, Any]:
         """Return the readout as plain JSON."""
-        return {"kind": "label-words", "labels": [*self.labels], "words": [*self.words], "scoring": self.scoring}
+        return {"kind": self.kind, "labels": [*self.labels], "words": [*self.words], "scoring": self.scoring}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> LabelWords:
         """Rebuild a readout from `to_json`."""
         return cls(tuple(data["labels"]), tuple(data["words"]), data.get("scoring", "trie"))
+
+
+def chosen_words(labels: Sequence[str], words: Mapping[str, str] | None) -> list[str]:
+    """Return words for each label, from its name where `words` gives none.
+
+    >>> chosen_words(["card_arrival", "0"], {"0": "none"})
+    ['card arrival', 'none']
+
+    Raises:
+        UnknownNameError: `words` names a label that is not there.
+    """
+    for name in words or {}:
+        if name not in labels:
+            raise unknown_name("label", name, labels)
+    return [(words or {}).get(label, _words_of(label)).strip() for label in labels]
+
+
+def refuse_equal_words(labels: Sequence[str], words: Sequence[str]) -> None:
+    """Refuse words that cannot tell labels apart.
+
+    Raises:
+        DataError: a label has no words, or two have the same.
+    """
+    owner: dict[str, str] = {}
+    for label, word in zip(labels, words, strict=True):
+        if not word.strip():
+            raise DataError(f"the label `{label}` has no words; give it some, for instance words={{'{label}': '...'}}")
+        other = owner.setdefault(word, label)
+        if other != label:
+            raise DataError(
+                f"the labels `{other}` and `{label}` have the same words `{word.strip()}`; give each its own"
+            )
+
+
+def refuse_uneven(what: str, names: Sequence[str], words: Sequence[str], least: int) -> None:
+    """Refuse names (of labels, tags ...) that are too few or twice there, or that have no word each.
+
+    Raises:
+        DataError: fewer than `least` names.
+        ConfigError: a name twice, or another number of words than of names.
+    """
+    if len(names) < least:
+        raise DataError(f"found {len(names)} {what}(s) ({', '.join(names)}); there must be at least {least}")
+    if len(set(names)) != len(names) or len(names) != len(words):
+        raise ConfigError(f"{len(names)} {what}s and {len(words)} words; give one word list to each, once")
 
 
 def _words_of(label: str) -> str:

@@ -19,38 +19,49 @@ def source_of_chance(seed: int, purpose: str) -> random.Random:
 
 
 def carve(
-    rows: Rows, share: float, at_most: int, rng: random.Random
+    rows: Rows, share: float, at_most: int, rng: random.Random, *, by_label: bool = True
 ) -> tuple[tuple[Example, ...], tuple[Example, ...]]:
     """Set aside a share of the rows.
 
-    Every label gives its share, at least one row where it can; rows with equal texts stay together; no label
-    loses its last text. Both parts keep the order of the rows.
+    Every label gives its share, at least one row where it can; rows with equal texts stay together; no label (of
+    several in a row, no tag) loses its last text. Both parts keep the order of the rows.
 
     Args:
         rows: labelled rows.
         share: how much to set aside, in (0, 1).
         at_most: most rows to set aside.
         rng: decides which.
+        by_label: stratify by label; switch off where answers are text.
 
     Returns:
         The rows kept and the rows set aside.
     """
     groups = _groups(rows)
-    labels_of = [{rows[i].label or "" for i in group} for group in groups]
+    labels_of = [set().union(*(_kept(rows[i], by_label) for i in group)) for group in groups]
     left = Counter(label for labels in labels_of for label in labels)
-    by_label: dict[str, list[int]] = {}
+    strata: dict[str, list[int]] = {}
     for number, group in enumerate(groups):
-        by_label.setdefault(rows[group[0]].label or "", []).append(number)
-    sizes = {label: sum(len(groups[n]) for n in numbers) for label, numbers in by_label.items()}
+        strata.setdefault(_stratum(rows[group[0]], by_label), []).append(number)
+    sizes = {label: sum(len(groups[n]) for n in numbers) for label, numbers in strata.items()}
     quotas = shares(sizes, share, at_most)
     aside: set[int] = set()
-    for label in sorted(by_label):
-        for number in _drawn(by_label[label], groups, quotas[label], rng):
+    for label in sorted(strata):
+        for number in _drawn(strata[label], groups, quotas[label], rng):
             if all(left[name] > 1 for name in labels_of[number]):
                 left.subtract(labels_of[number])
                 aside.update(groups[number])
     kept = tuple(row for i, row in enumerate(rows) if i not in aside)
     return kept, tuple(row for i, row in enumerate(rows) if i in aside)
+
+
+def _stratum(row: Example, by_label: bool) -> str:
+    """The label that a row is drawn by; all rows are alike where they have no one label of few."""
+    return row.label if by_label and isinstance(row.label, str) else ""
+
+
+def _kept(row: Example, by_label: bool) -> set[str]:
+    """The labels that must not lose their last text by taking this row away."""
+    return {*row.labels} if row.labels and (by_label or isinstance(row.label, tuple)) else {""}
 
 
 def _groups(rows: Rows) -> list[Group]:
@@ -101,7 +112,9 @@ def _drawn(numbers: Sequence[int], groups: Sequence[Group], quota: int, rng: ran
     return chosen
 
 
-def few_shots(rows: Rows, shots: int, labels: Sequence[str], rng: random.Random) -> tuple[Example, ...]:
+def few_shots(
+    rows: Rows, shots: int, labels: Sequence[str], rng: random.Random, *, by_label: bool = True
+) -> tuple[Example, ...]:
     """Draw `shots` different texts of each label, in the order of the rows.
 
     Args:
@@ -109,6 +122,7 @@ def few_shots(rows: Rows, shots: int, labels: Sequence[str], rng: random.Random)
         shots: texts a label, at least 1.
         labels: the labels.
         rng: decides which.
+        by_label: draw of each label; switched off, `shots` different texts in all.
 
     Raises:
         ConfigError: `shots` is below 1.
@@ -116,28 +130,30 @@ def few_shots(rows: Rows, shots: int, labels: Sequence[str], rng: random.Random)
     """
     if shots < 1:
         raise ConfigError(f"shots is {shots}; it must be at least 1")
-    first: dict[tuple[str | None, tuple[str, ...]], int] = {}
+    first: dict[tuple[str, tuple[str, ...]], int] = {}
     for index, row in enumerate(rows):
-        first.setdefault((row.label, row.key), index)
+        first.setdefault((_stratum(row, by_label), row.key), index)
     chosen: list[int] = []
-    for label in labels:
+    for label in labels if by_label else ("",):
         indices = [index for (name, _), index in first.items() if name == label]
         if len(indices) < shots:
+            whose = f"the label `{label}` has" if by_label else "there are"
             raise DataError(
-                f"shots is {shots}, and the label `{label}` has {len(indices)} different text(s) in train; "
+                f"shots is {shots}, and {whose} {len(indices)} different text(s) in train; "
                 f"ask for at most {len(indices)} or add rows"
             )
         chosen += rng.sample(indices, shots)
     return tuple(rows[index] for index in sorted(chosen))
 
 
-def folds(rows: Rows, count: int, rng: random.Random) -> tuple[tuple[int, ...], ...]:
+def folds(rows: Rows, count: int, rng: random.Random, *, by_label: bool = True) -> tuple[tuple[int, ...], ...]:
     """Divide rows into folds for cross-fitting: stratified by label, rows with equal texts in one fold.
 
     Args:
         rows: labelled rows.
         count: how many folds, at least 2 and at most the number of different texts.
         rng: decides which.
+        by_label: stratify by label; switch off where answers are text.
 
     Returns:
         The indices of each fold, ascending; together they are all the rows, each once.
@@ -148,13 +164,13 @@ def folds(rows: Rows, count: int, rng: random.Random) -> tuple[tuple[int, ...], 
     groups = _groups(rows)
     if not 2 <= count <= len(groups):
         raise ConfigError(f"{count} folds of {len(groups)} different texts; ask for 2 to {len(groups)} folds")
-    by_label: dict[str, list[Group]] = {}
+    strata: dict[str, list[Group]] = {}
     for group in groups:
-        by_label.setdefault(rows[group[0]].label or "", []).append(group)
+        strata.setdefault(_stratum(rows[group[0]], by_label), []).append(group)
     parts: list[list[int]] = [[] for _ in range(count)]
-    for label in sorted(by_label):
+    for label in sorted(strata):
         mine = [0] * count
-        for group in rng.sample(by_label[label], len(by_label[label])):
+        for group in rng.sample(strata[label], len(strata[label])):
             fold = min(range(count), key=lambda n: (mine[n], len(parts[n]), n))
             parts[fold] += group
             mine[fold] += len(group)

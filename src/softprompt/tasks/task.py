@@ -12,25 +12,49 @@ from types import MappingProxyType
 from typing import Any
 
 from softprompt.registry import unknown_name
-from softprompt.tasks.readout import LabelWords
+from softprompt.tasks.free_text import Text
+from softprompt.tasks.readout import Readout
+from softprompt.tasks.readout_kinds import Scalar
 from softprompt.tasks.template import Template
+
+Label = str | float | tuple[str, ...] | None
 
 
 @dataclass(frozen=True)
 class Example:
     """One row: the texts that the template shows, and the answer where it is known.
 
+    Args:
+        fields: the text of each column. Tagged words are joined by single spaces (`tags.words_of` divides them), a
+            conversation is JSON (`messages.messages_of` reads it).
+        label: the right answer. Text for classification, choice (a letter), generation, extraction and chat; all
+            labels that hold, sorted, for multi-label; a tag for each word for tagging; a number for regression.
+        references: all accepted answers of generated text; empty where `label` is the only one.
+
     >>> Example({"text": "a gripping film"}, "positive").key
     ('a gripping film',)
     """
 
     fields: Mapping[str, str]
-    label: str | None = None
+    label: Label = None
+    references: tuple[str, ...] = ()
 
     @property
     def key(self) -> tuple[str, ...]:
         """The texts alone, in the order of the columns' names: equal for rows that the model cannot tell apart."""
         return tuple(text for _, text in sorted(self.fields.items()))
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The answer as labels: one, several or a tag for each word; none where it is a number or not known."""
+        if isinstance(self.label, tuple):
+            return self.label
+        return (self.label,) if isinstance(self.label, str) else ()
+
+    @property
+    def accepted(self) -> tuple[str, ...]:
+        """Every text that answers the row right: the references, else the label alone."""
+        return self.references or self.labels
 
 
 Rows = Sequence[Example]
@@ -42,11 +66,11 @@ class Task:
 
     Args:
         name: a short name.
-        kind: `classification`.
+        kind: `classification`, `multi-label`, `choice`, `regression`, `generation`, `extraction`, `chat`, `tagging`.
         splits: the rows of `train`, `validation` and `test`.
         given: the splits whose rows are exactly those of the source; the others were drawn from its train rows.
         template: how a row is written.
-        readout: the labels and the words that stand for them.
+        readout: what reads answers out of the model: labels with the words that stand for them, a number, text.
         notes: what the reader of a report should know about the data, one sentence each.
         data_hash: sha256 (hex) over the rows of all splits.
         division: how the splits that were not given were drawn, one sentence each.
@@ -58,7 +82,7 @@ class Task:
     splits: Mapping[str, tuple[Example, ...]]
     given: frozenset[str]
     template: Template
-    readout: LabelWords
+    readout: Readout
     notes: tuple[str, ...]
     data_hash: str
     division: tuple[str, ...] = ()
@@ -66,8 +90,13 @@ class Task:
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """The answers, in the order that probabilities have."""
+        """The answers to choose from, in the order that probabilities have; none where answers are numbers or text."""
         return self.readout.labels
+
+    @property
+    def by_label(self) -> bool:
+        """Whether each row has one of few labels, so that folds and draws can be stratified by it."""
+        return self.kind in ("classification", "choice")
 
     def rows(self, split: str) -> tuple[Example, ...]:
         """Return the rows of one split.
@@ -101,8 +130,8 @@ class Task:
         return MappingProxyType(found)
 
     def label_counts(self, split: str) -> dict[str, int]:
-        """Return how many rows of `split` have each label, labels in the task's order."""
-        counts = Counter(example.label for example in self.rows(split))
+        """Return how many rows (in tagging: words) of `split` have each label, labels in the task's order."""
+        counts = Counter(label for example in self.rows(split) for label in example.labels)
         return {label: counts[label] for label in self.labels}
 
     def summary(self) -> dict[str, Any]:
@@ -125,15 +154,27 @@ class Task:
 
     def describe(self) -> str:
         """Return what the task is, without its rows, in a few lines."""
-        lines = [f"{self.name}: {self.kind}, {len(self.labels)} labels, data {self.data_hash[:12]}"]
+        lines = [f"{self.name}: {self.kind}, {self._answers()}, data {self.data_hash[:12]}"]
         for split, rows in self.splits.items():
             origin = "given" if split in self.given else "ours"
             counts = [f"{label} {count}" for label, count in self.label_counts(split).items()]
             more = f", and {len(counts) - 6} more" if len(counts) > 6 else ""
-            lines.append(f"  {split:<10} {len(rows):>7,} rows ({origin}): {', '.join(counts[:6])}{more}")
+            shown = f": {', '.join(counts[:6])}{more}" if counts else ""
+            lines.append(f"  {split:<10} {len(rows):>7,} rows ({origin}){shown}")
         lines.append(f"  template   {json.dumps(self.template.pattern, ensure_ascii=False)}")
-        lines.append(f"  words      {', '.join(json.dumps(w, ensure_ascii=False) for w in self.readout.words[:12])}")
+        if self.readout.words:
+            shown = ", ".join(json.dumps(w, ensure_ascii=False) for w in self.readout.words[:12])
+            lines.append(f"  words      {shown}")
         return "\n".join([*lines, *(f"  note: {note}" for note in (*self.notes, *self.division))])
+
+    def _answers(self) -> str:
+        """What the answers are, in a few words."""
+        readout = self.readout
+        if isinstance(readout, Scalar):
+            return f"from {readout.low:g} to {readout.high:g}"
+        if isinstance(readout, Text):
+            return f"up to {readout.max_new_tokens} tokens"
+        return f"{len(self.labels)} {'tags' if self.kind == 'tagging' else 'labels'}"
 
 
 def hash_rows(splits: Mapping[str, Rows]) -> str:
@@ -141,7 +182,7 @@ def hash_rows(splits: Mapping[str, Rows]) -> str:
     digest = hashlib.sha256()
     for split in sorted(splits):
         for example in splits[split]:
-            row = [split, dict(example.fields), example.label]
+            row = [split, dict(example.fields), example.label, *([example.references] if example.references else [])]
             text = json.dumps(row, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
             digest.update(text.encode("utf-8") + b"\n")
     return digest.hexdigest()

@@ -1,21 +1,23 @@
-"""The pattern of one row: literal text, fields, the beginning-of-sequence token and the soft slots."""
+"""The pattern of one row: literal text, fields, the tokens that frame a row, the mask and the soft slots."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from softprompt.errors import TemplateError
+from softprompt.registry import unknown_name
 
 TOKENISATION = "pieces/1"
 """The one rule by which rows become tokens, stored in every prompt file.
 
 Each literal and each field value is tokenised by itself, without special tokens, and the pieces are
 joined. Spaces (not newlines) that end a literal right before a field belong to the field's text, so that
-`Text: {text}` meets the tokenizer as `Text:` and ` a gripping film`.
+`Text: {text}` meets the tokenizer as `Text:` and ` a gripping film`. Spaces right before `{mask}` are dropped, as the
+tokenizers that tell spaces apart do it themselves.
 """
 
 _SLOT = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]")
@@ -46,32 +48,50 @@ class Field(NamedTuple):
 
 
 class Bos(NamedTuple):
-    """The beginning-of-sequence token; nothing where the tokenizer has none."""
+    """The beginning-of-sequence token, else the classification token; nothing where the tokenizer has neither."""
+
+
+class Sep(NamedTuple):
+    """The separator, else the end-of-sequence token; nothing where the tokenizer has neither."""
+
+
+class Mask(NamedTuple):
+    """The token that an encoder is asked to fill in."""
 
 
 class Soft(NamedTuple):
     """Virtual tokens; how many is the prompt's business."""
 
 
-Piece = Literal | Field | Bos | Soft
+Piece = Literal | Field | Bos | Sep | Mask | Soft
+
+_SLOTS: Mapping[str, Piece] = {"bos": Bos(), "sep": Sep(), "mask": Mask(), "soft": Soft()}
+# The token of a slot is the first of these that the tokenizer has.
+_TOKENS: Mapping[type[Piece], tuple[str, ...]] = {
+    Bos: ("bos_token_id", "cls_token_id"),
+    Sep: ("sep_token_id", "eos_token_id"),
+    Mask: ("mask_token_id",),
+}
 
 
 class TokenRow(NamedTuple):
     """The part of a row that is its own: token ids, with virtual token k written -1-k.
 
-    `cut` counts the tokens that were removed from its fields to make it fit.
+    `cut` counts the tokens that were removed from its fields to make it fit. `masks` are the columns of its `{mask}`
+    slots, counted from the first token of the template's prefix; a mask token that stands in a text is none of them.
     """
 
     ids: tuple[int, ...]
     cut: int
+    masks: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
 class Template:
     r"""The pattern of one row; where its soft slots stand is the placement of the prompt.
 
-    Slots are `{bos}`, `{soft}` (anywhere, any number of times) and `{column}`; `{{` and `}}` are braces.
-    A pattern is read by this module alone and never evaluated.
+    Slots are `{bos}`, `{sep}`, `{mask}`, `{soft}` (anywhere, any number of times) and `{column}`; `{{` and `}}` are
+    braces. A pattern is read by this module alone and never evaluated.
 
     Args:
         pattern: for instance `"{bos}{soft}Text: {text}\nLabel:"`.
@@ -97,18 +117,47 @@ class Template:
             raise TemplateError(f"max_tokens is {self.max_tokens}; it must be at least 1")
 
     @classmethod
-    def default(cls, text_fields: Sequence[str], label_field: str, max_tokens: int | None = None) -> Template:
-        r"""Return the usual pattern: the prompt in front, each field on a named line, then the answer's name.
+    def default(
+        cls,
+        text_fields: Sequence[str],
+        label_field: str,
+        max_tokens: int | None = None,
+        *,
+        kind: str = "decoder",
+        masked: bool = False,
+    ) -> Template:
+        r"""Return the usual pattern of a kind of backbone, the prompt in front.
+
+        A decoder reads each field on a named line, then the answer's name. An encoder reads its texts one behind the
+        other, each closed by its separator, and is pooled; with `masked` it fills in the answer. An encoder-decoder
+        reads the text, and names only where there are several.
 
         >>> Template.default(["text"], "sentiment").pattern
         '{bos}{soft}Text: {text}\nSentiment:'
+        >>> Template.default(["text"], "sentiment", kind="encoder").pattern
+        '{bos}{soft}{text}{sep}'
+        >>> Template.default(["text"], "sentiment", kind="encoder", masked=True).pattern
+        '{bos}{soft}{text} Sentiment: {mask}{sep}'
+        >>> Template.default(["premise", "claim"], "label", kind="encoder-decoder").pattern
+        '{bos}{soft}Premise: {premise} Claim: {claim}{sep}'
+
+        Args:
+            text_fields: the columns of the text.
+            label_field: the column of the answer.
+            max_tokens: longest row in tokens, virtual tokens included.
+            kind: `decoder`, `encoder` or `encoder-decoder`, as backbones name it.
+            masked: of an encoder: end with the answer's name and a mask.
+
+        Raises:
+            UnknownNameError: another kind.
         """
-        lines = [f"{_title(name)}: {{{name}}}" for name in text_fields]
-        return cls("{bos}{soft}" + "\n".join([*lines, f"{_title(label_field)}:"]), max_tokens)
+        if kind not in _DEFAULTS:
+            raise unknown_name("kind of backbone", kind, _DEFAULTS)
+        return cls(_DEFAULTS[kind](text_fields, _title(label_field), masked), max_tokens)
 
     @cached_property
     def pieces(self) -> tuple[Piece, ...]:
-        """The pattern, read: literals, fields, `{bos}` and `{soft}` in order."""
+        """The pattern, read: literals, fields and the other slots in order."""
         return tuple(_read(self.pattern))
 
     @property
@@ -141,7 +190,8 @@ class Template:
         """Return this template in the tokens of one backbone, for a prompt of `virtual_tokens` (P >= 0).
 
         Raises:
-            TemplateError: P > 0 and the pattern has no `{soft}` to put them in.
+            TemplateError: P > 0 and the pattern has no `{soft}` to put them in, or it has a `{mask}` and the tokenizer
+                has no mask token.
         """
         if virtual_tokens and not self.soft_slots:
             raise TemplateError(
@@ -174,7 +224,9 @@ class TokenizedTemplate:
         first = next(i for i, piece in enumerate(template.pieces) if isinstance(piece, Field))
         slot = sum(isinstance(piece, Soft) for piece in template.pieces[:first])
         self._row_pieces = template.pieces[first:]
-        self.prefix: tuple[int, ...] = tuple(t for p in self._fixed(template.pieces[:first], 0) for t in p)
+        before = self._fixed(template.pieces[:first], 0)
+        self.prefix: tuple[int, ...] = tuple(token for ids in before for token in ids)
+        self._prefix_masks = _columns_of_masks(template.pieces[:first], before, 0)
         fixed = self._fixed(self._row_pieces, slot)
         self._row_fixed = [
             None if isinstance(p, Field) else ids for p, ids in zip(self._row_pieces, fixed, strict=True)
@@ -196,13 +248,15 @@ class TokenizedTemplate:
         texts = [self._field(piece, values) for piece in self._row_pieces if isinstance(piece, Field)]
         cut = self._shorten(texts, limit)
         fields = iter(texts)
-        ids = tuple(t for ids in self._row_fixed for t in (next(fields) if ids is None else ids))
+        parts = [next(fields) if fixed is None else fixed for fixed in self._row_fixed]
+        ids = tuple(token for part in parts for token in part)
         if not ids:
             raise TemplateError(
                 f"this row is empty, and the template `{self.template.pattern}` puts nothing behind its field to read "
                 "an answer from; end the template with a few words, for instance `\\nLabel:`"
             )
-        return TokenRow(ids, cut)
+        masks = _columns_of_masks(self._row_pieces, parts, len(self.prefix))
+        return TokenRow(ids, cut, self._prefix_masks + masks)
 
     def _field(self, piece: Field, values: Mapping[str, str]) -> list[int]:
         if piece.name not in values:
@@ -240,11 +294,32 @@ class TokenizedTemplate:
                 slot += 1
             elif isinstance(piece, Literal):
                 out.append(self._tokenizer.encode(piece.text, add_special_tokens=False))
-            elif isinstance(piece, Bos) and self._tokenizer.bos_token_id is not None:
-                out.append([self._tokenizer.bos_token_id])
+            elif isinstance(piece, Bos | Sep | Mask):
+                out.append(self._token(piece))
             else:
                 out.append([])
         return out
+
+    def _token(self, piece: Bos | Sep | Mask) -> list[int]:
+        """The token of a slot, or nothing; only a mask cannot be done without."""
+        found = (getattr(self._tokenizer, name, None) for name in _TOKENS[type(piece)])
+        ids = [index for index in found if index is not None][:1]
+        if not ids and isinstance(piece, Mask):
+            raise TemplateError(
+                f"the template `{self.template.pattern}` has a {{mask}} slot, but this backbone's tokenizer has no "
+                "mask token; only encoders trained to fill one in can be asked so: end the template without it"
+            )
+        return ids
+
+
+def _columns_of_masks(pieces: Sequence[Piece], parts: Sequence[Sequence[int]], start: int) -> tuple[int, ...]:
+    """The columns of the `{mask}` slots among `pieces`, whose tokens are `parts`; the first column is `start`."""
+    columns = []
+    for piece, part in zip(pieces, parts, strict=True):
+        if isinstance(piece, Mask):
+            columns.append(start)
+        start += len(part)
+    return tuple(columns)
 
 
 def _spread(virtual_tokens: int, slots: int) -> list[tuple[int, int]]:
@@ -262,6 +337,28 @@ def _title(name: str) -> str:
     return words[:1].upper() + words[1:]
 
 
+def _decoder(fields: Sequence[str], label: str, masked: bool) -> str:
+    lines = [f"{_title(name)}: {{{name}}}" for name in fields]
+    return "{bos}{soft}" + "\n".join([*lines, f"{label}:"])
+
+
+def _encoder(fields: Sequence[str], label: str, masked: bool) -> str:
+    texts = "{sep}".join(f"{{{name}}}" for name in fields)
+    return "{bos}{soft}" + texts + (f" {label}: {{mask}}" if masked else "") + "{sep}"
+
+
+def _encoder_decoder(fields: Sequence[str], label: str, masked: bool) -> str:
+    texts = [f"{{{name}}}" if len(fields) == 1 else f"{_title(name)}: {{{name}}}" for name in fields]
+    return "{bos}{soft}" + " ".join(texts) + "{sep}"
+
+
+_DEFAULTS: Mapping[str, Callable[[Sequence[str], str, bool], str]] = {
+    "decoder": _decoder,
+    "encoder": _encoder,
+    "encoder-decoder": _encoder_decoder,
+}
+
+
 def _read(pattern: str) -> Iterator[Piece]:
     """Read a pattern into pieces, handing the spaces that end a literal to the field that follows."""
     text = ""
@@ -269,12 +366,12 @@ def _read(pattern: str) -> Iterator[Piece]:
         if kind == "text":
             text += value
             continue
-        lead = text[len(text.rstrip(" ")) :] if value not in ("bos", "soft") else ""
+        lead = text[len(text.rstrip(" ")) :] if value == "mask" or value not in _SLOTS else ""
         body = text[: len(text) - len(lead)]
         if body:
             yield Literal(body)
         text = ""
-        yield Bos() if value == "bos" else Soft() if value == "soft" else Field(value, lead)
+        yield _SLOTS[value] if value in _SLOTS else Field(value, lead)
     if text:
         yield Literal(text)
 

@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from softprompt.registry import unknown_name
+from softprompt.testing.tiny_tokenizers import VOCABULARY, tiny_tokenizer
 
 if TYPE_CHECKING:
     import torch
 
     from softprompt.backbones.backbone import Backbone
 
-VOCABULARY = 300
-WINDOW = 8
+__all__ = [
+    "SPECIAL_FAMILIES", "TINY_ENCODERS", "TINY_FAMILIES", "TINY_SEQ2SEQ", "VOCABULARY", "WINDOW", "tiny_backbone",
+    "tiny_tokenizer",
+]  # fmt: skip
 
-_TEXT = """A gripping film with a warm heart: good, great, wonderful, positive.
-A dull film without a plot: bad, awful, negative.
-Text: the actors are great and the music is good. Label: positive.
-Review: the story is bad and the ending worse. Sentiment: negative.
-WINNER! Reply now to claim your free prize: spam. See you at home for dinner tonight: ham.
-Yes or no? True, false, neutral."""
+WINDOW = 8
 
 _ROTARY = {
     "hidden_size": 48, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4,
@@ -33,6 +30,15 @@ _FALCON = {"hidden_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4, 
 _OPT = {
     "hidden_size": 48, "ffn_dim": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "max_position_embeddings": 256,
     "word_embed_proj_dim": 48,
+}  # fmt: skip
+
+_BERT = {
+    "hidden_size": 48, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4,
+    "max_position_embeddings": 256,
+}  # fmt: skip
+_T5 = {
+    "d_model": 48, "d_kv": 16, "d_ff": 64, "num_layers": 2, "num_decoder_layers": 3, "num_heads": 4,
+    "relative_attention_num_buckets": 8, "relative_attention_max_distance": 16, "decoder_start_token_id": 2,
 }  # fmt: skip
 
 # name: (model type, settings that differ from transformers' defaults)
@@ -67,11 +73,37 @@ _RECIPES: dict[str, tuple[str, dict[str, Any]]] = {
         "rope_type": "dynamic", "rope_theta": 10000.0, "factor": 4.0,
     }}),
 }  # fmt: skip
+_ENCODERS: dict[str, tuple[str, dict[str, Any]]] = {
+    "bert": ("bert", _BERT),
+    "minilm": ("bert", _BERT),
+    "roberta": ("roberta", _BERT),
+    "xlm_roberta": ("xlm-roberta", _BERT),
+    "distilbert": ("distilbert", {
+        "dim": 48, "hidden_dim": 64, "n_layers": 2, "n_heads": 4, "max_position_embeddings": 256,
+    }),
+    "modernbert": ("modernbert", {
+        **_BERT, **_MIXED_WINDOWS, "local_attention": WINDOW, "cls_token_id": 0, "sep_token_id": 1,
+    }),
+}  # fmt: skip
+_SEQ2SEQ: dict[str, tuple[str, dict[str, Any]]] = {
+    "t5": ("t5", _T5),
+    "t5_gated": ("t5", {**_T5, "feed_forward_proj": "gated-gelu", "tie_word_embeddings": False}),
+    "mt5": ("mt5", {**_T5, "feed_forward_proj": "gated-gelu"}),
+    "bart": ("bart", {
+        "d_model": 48, "encoder_ffn_dim": 64, "decoder_ffn_dim": 64, "encoder_layers": 2, "decoder_layers": 3,
+        "encoder_attention_heads": 4, "decoder_attention_heads": 4, "max_position_embeddings": 256,
+        "decoder_start_token_id": 1, "forced_eos_token_id": None,
+    }),
+}  # fmt: skip
 
 TINY_FAMILIES = tuple(name for name in _RECIPES if name not in ("phi3_longrope", "llama_dynamic"))
-"""Names for `tiny_backbone` that the one batch layout serves without further care."""
+"""Names for `tiny_backbone` of decoders that the one batch layout serves without further care."""
 SPECIAL_FAMILIES = ("phi3_longrope", "llama_dynamic")
-"""Names for `tiny_backbone` whose rotary positions depend on the length of the batch."""
+"""Names for `tiny_backbone` of decoders whose rotary positions depend on the length of the batch."""
+TINY_ENCODERS = tuple(_ENCODERS)
+"""Names for `tiny_backbone` of encoders; `minilm` alone has no head for words."""
+TINY_SEQ2SEQ = tuple(_SEQ2SEQ)
+"""Names for `tiny_backbone` of encoder-decoders."""
 
 
 def tiny_backbone(
@@ -88,10 +120,10 @@ def tiny_backbone(
     The weights have a standard deviation of 0.15, so that attention matters and a mistake in it shows.
 
     Args:
-        family: one of `TINY_FAMILIES` or `SPECIAL_FAMILIES`.
+        family: one of `TINY_FAMILIES`, `SPECIAL_FAMILIES`, `TINY_ENCODERS` or `TINY_SEQ2SEQ`.
         seed: of the weights.
         dtype: of the weights; None: fp32.
-        window: columns of the sliding window, where the family has one; None: 8.
+        window: columns of the sliding window, where a decoder has one; None: 8.
         attention: an attention implementation; None: the family's.
         config_overrides: settings of the family's transformers configuration.
 
@@ -102,23 +134,51 @@ def tiny_backbone(
         UnknownNameError: no recipe has that name.
     """
     import torch
-    from transformers import AutoConfig, AutoModelForCausalLM
 
     from softprompt.backbones.attention import choose_attention
     from softprompt.backbones.backbone import Backbone
     from softprompt.backbones.families import FAMILIES
 
-    if family not in _RECIPES:
-        raise unknown_name("tiny backbone", family, _RECIPES)
-    model_type, settings = _RECIPES[family]
-    settings = {**_SPECIAL_IDS, "vocab_size": VOCABULARY, "tie_word_embeddings": False, **settings}
+    recipes = {**_RECIPES, **_ENCODERS, **_SEQ2SEQ}
+    if family not in recipes:
+        raise unknown_name("tiny backbone", family, recipes)
+    model_type, settings = recipes[family]
+    settings = {**_SPECIAL_IDS, "vocab_size": VOCABULARY, **settings}
+    if family in _RECIPES:
+        settings.setdefault("tie_word_embeddings", False)
     if window is not None and "sliding_window" in settings:
         settings["sliding_window"] = window
-    config = AutoConfig.for_model(model_type, **{**settings, **config_overrides})
     implementation = choose_attention(FAMILIES[model_type], attention, "cpu")
-    model = AutoModelForCausalLM.from_config(config, attn_implementation=implementation)
+    model = _model(family, model_type, {**settings, **config_overrides}, implementation)
     _fill(model, seed)
-    return Backbone(model.to(dtype or torch.float32), tiny_tokenizer(), name=f"tiny-{family}")
+    return Backbone(model.to(dtype or torch.float32), tiny_tokenizer(_style(family)), name=f"tiny-{family}")
+
+
+def _model(family: str, model_type: str, settings: dict[str, Any], attention: str) -> Any:
+    """Build the model with the head that its kind has; T5's later versions have output rows of their own."""
+    import torch
+    from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoModelForMaskedLM, AutoModelForSeq2SeqLM
+
+    from softprompt.backbones.folder import without_pooler
+
+    kind: Any = AutoModelForCausalLM
+    if family in _SEQ2SEQ:
+        kind = AutoModelForSeq2SeqLM
+    elif family in _ENCODERS:
+        kind = AutoModel if family == "minilm" else AutoModelForMaskedLM
+    config = AutoConfig.for_model(model_type, **settings)
+    model = without_pooler(kind.from_config(config, attn_implementation=attention))
+    if family in ("t5_gated", "mt5"):
+        model.lm_head.weight = torch.nn.Parameter(model.lm_head.weight.detach().clone())
+    return model
+
+
+def _style(family: str) -> str:
+    if family in _RECIPES:
+        return "decoder"
+    if family in _SEQ2SEQ:
+        return "roberta" if family == "bart" else "t5"
+    return {"modernbert": "modernbert", "roberta": "roberta", "xlm_roberta": "roberta"}.get(family, "bert")
 
 
 _SPECIAL_IDS = {"bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 2}
@@ -133,33 +193,3 @@ def _fill(model: Any, seed: int) -> None:
         for _, parameter in sorted(model.named_parameters()):
             noise = torch.randn(parameter.shape, generator=generator)
             parameter.copy_(0.15 * noise if parameter.dim() > 1 else parameter + 0.05 * noise)
-
-
-def tiny_tokenizer() -> Any:
-    """Return a byte-level BPE tokenizer of 300 tokens, trained on a few lines: any text can be said in it."""
-    from transformers import PreTrainedTokenizerFast
-
-    return PreTrainedTokenizerFast(
-        tokenizer_object=_trained(),
-        bos_token="<s>",
-        eos_token="</s>",
-        pad_token="<pad>",
-        clean_up_tokenization_spaces=False,
-    )
-
-
-@cache
-def _trained() -> Any:
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=VOCABULARY,
-        special_tokens=["<s>", "</s>", "<pad>"],
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator(_TEXT.splitlines(), trainer)
-    return tokenizer

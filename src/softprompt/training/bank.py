@@ -11,10 +11,8 @@ from torch import Tensor
 from softprompt.modeling.bound import BoundPrompt, Prefix
 from softprompt.modeling.layout import by_length
 from softprompt.modeling.prompted_model import PromptedModel
-from softprompt.modeling.readings import Gold
+from softprompt.modeling.readings import EncodedRow, Gold
 from softprompt.shapes import Float
-from softprompt.tasks.tags import TaggedRow
-from softprompt.tasks.template import TokenRow
 
 TOKENS = {"cpu": 2048, "cuda": 32_768}
 """Tokens, padding counted, whose graph is held at once, by device: a few gigabytes for 270M parameters. A fixed
@@ -32,7 +30,7 @@ class Share(NamedTuple):
     """
 
     bound: BoundPrompt
-    rows: Sequence[TokenRow | TaggedRow]
+    rows: Sequence[EncodedRow]
     gold: Sequence[Gold]
     weights: Sequence[float]
 
@@ -81,9 +79,7 @@ def gradients(model: PromptedModel, shares: Sequence[Share], tokens: int) -> lis
 Held = dict[tuple[BoundPrompt, bool], Prefix]
 
 
-def _prefixes(
-    model: PromptedModel, rows: Sequence[TokenRow | TaggedRow], bounds: Sequence[BoundPrompt]
-) -> tuple[Held, Held]:
+def _prefixes(model: PromptedModel, rows: Sequence[EncodedRow], bounds: Sequence[BoundPrompt]) -> tuple[Held, Held]:
     """Run the prefixes that some rows need; return them, and copies whose keys and values gather gradients."""
     run: Held = {}
     for far, members in model.sides(rows, bounds):

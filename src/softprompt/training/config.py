@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from softprompt.errors import ConfigError
 from softprompt.registry import unknown_name
@@ -80,6 +81,18 @@ class TrainConfig(BaseModel):
         float | None, Field(gt=0, lt=1, description="fit a threshold so that answered rows reach this accuracy")
     ] = None
 
+    @field_validator("settings", mode="before")
+    @classmethod
+    def _pairs(cls, given: Any) -> Any:
+        """Take `rank=16` as often as it was given, as flags write it; whole numbers and fractions become numbers."""
+        if not isinstance(given, list | tuple):
+            return given
+        split = [str(pair).partition("=") for pair in given]
+        broken = next(("".join(parts) for parts in split if not parts[0].strip() or not parts[1]), None)
+        if broken is not None:
+            raise ValueError(f"`{broken}` is no name=value")
+        return {name.strip(): _number(value) for name, _, value in split}
+
     @property
     def rate(self) -> float:
         """The relative learning rate that is used."""
@@ -109,6 +122,14 @@ class TrainConfig(BaseModel):
             first = error.errors()[0]
             name = ".".join(map(str, first["loc"]))
             raise ConfigError(f"option `{name}` is {first['input']!r}: {first['msg']}") from error
+
+
+def _number(text: str) -> float | int | str:
+    """Return what a flag's text says: a whole number, a fraction, or itself."""
+    for kind in (int, float):
+        with suppress(ValueError):
+            return kind(text)
+    return text
 
 
 def _read_yaml(path: Path) -> Mapping[str, Any]:

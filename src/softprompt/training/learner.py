@@ -12,9 +12,7 @@ from torch import Tensor
 
 from softprompt.modeling.bound import BoundPrompt
 from softprompt.modeling.prompted_model import PromptedModel
-from softprompt.modeling.readings import Gold
-from softprompt.tasks.tags import TaggedRow
-from softprompt.tasks.template import TokenRow
+from softprompt.modeling.readings import EncodedRow, Gold
 from softprompt.training.bank import Learned, Share
 from softprompt.training.batches import BatchOrder, sample
 from softprompt.training.checkpoints import optimizer_tensors, restore_optimizer
@@ -30,7 +28,7 @@ DONE = "all steps done"
 class Item(NamedTuple):
     """An encoded row, its right answer in its reading's terms, how much it counts, and its tokens in all."""
 
-    row: TokenRow | TaggedRow
+    row: EncodedRow
     gold: Gold
     weight: float
     length: int
@@ -225,8 +223,7 @@ class Learner:
     def _item(self, number: int) -> Item:
         index, question = divmod(number, self._bound.reading.questions)
         example = self.lesson.train[index]
-        row = self._model.encode(example.fields, self._bound)
-        gold = self._bound.reading.gold(example, question)
+        row, gold = self._model.lesson(example, self._bound, question)
         behind = len(self._bound.reading.behind(gold))
         return Item(row, gold, self._weight(str(example.label)), len(row.ids) + behind)
 
@@ -243,9 +240,7 @@ def look(model: PromptedModel, learner: Learner, rows: int | None = None) -> See
         gold = torch.tensor([bound.reading.gold(example, 0) for example in examples])
         return Seen.of(scores.log_probabilities.cpu(), gold)
     items = [
-        (model.encode(example.fields, bound), bound.reading.gold(example, question))
-        for example in examples
-        for question in range(bound.reading.questions)
+        model.lesson(example, bound, question) for example in examples for question in range(bound.reading.questions)
     ]
     units = torch.tensor([bound.reading.units(gold) for _, gold in items])
     terms = model.measure([row for row, _ in items], bound, [gold for _, gold in items]).cpu() / units

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import Final
 
-import torch
 from torch import Tensor, nn
 
 from softprompt.prompts.parameterizations.base import Group, PromptParameterization
@@ -33,6 +32,7 @@ class DeepPrompt(PromptParameterization):
         ConfigError: keys and values that do not fit each other, a layer that is not there, no token left to train, or
             a layer whose values are all zero.
 
+    >>> import torch
     >>> start = {"layers.0.key": torch.ones(1, 20, 8), "layers.0.value": torch.ones(1, 20, 8)}
     >>> sum(p.numel() for p in DeepPrompt(start, frozen=1).parameters())
     304

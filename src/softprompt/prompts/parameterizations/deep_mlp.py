@@ -70,7 +70,8 @@ class DeepMlpPrompt(PromptParameterization):
     def _moved(self, site: str, written: Float[Tensor, "T HK"]) -> Float[Tensor, "H T K"]:
         tail = self.start.tail(site)
         heads, _, size = tail.shape
-        return tail + self.start.scales[site] * written.unflatten(1, (heads, size)).transpose(0, 1)
+        moved: Tensor = written.unflatten(1, (heads, size)).transpose(0, 1)
+        return tail + self.start.scales[site] * moved
 
 
 def from_spec(spec: Spec) -> DeepMlpPrompt:

@@ -33,6 +33,7 @@ class LowRankPrompt(PromptParameterization):
     """
 
     name: Final = "low-rank"
+    start: Tensor
 
     def __init__(self, initial: Float[Tensor, "P D"], scale: float, rank: int, generator: Generator) -> None:
         super().__init__()

@@ -39,13 +39,13 @@ class LstmPrompt(PromptParameterization):
     """
 
     name: Final = "lstm"
+    start: Tensor
+    gain: Tensor
 
     def __init__(self, initial: Float[Tensor, "P D"], scale: float, hidden: int, generator: Generator) -> None:
         super().__init__()
         if hidden % 2:
-            raise ConfigError(
-                f"setting `hidden` of `lstm` is {hidden}; half of it goes each way, so give an even number"
-            )
+            raise ConfigError(f"setting `hidden` of `lstm` is {hidden}; half goes each way, so give an even number")
         width = initial.shape[1]
         self._scale = scale
         self.register_buffer("start", initial.clone())
@@ -60,15 +60,17 @@ class LstmPrompt(PromptParameterization):
         return {"input": self.start + self._scale * self.network(self.gain * self._recur())}
 
     def groups(self) -> Sequence[Group]:
-        """Return the networks' input in units of ρ, the LSTM by the width of what its matrices read, the MLP."""
+        """Return E in units of ρ; the LSTM at a quarter of the usual rate, for it acts at every token; the MLP."""
         named = dict(self.recurrent.named_parameters())
         biases = tuple(p for name, p in named.items() if name.startswith("bias"))
-        matrices = (Group((p,), GAIN / p.shape[1]) for name, p in named.items() if name.startswith("weight"))
-        return (Group((self.embedding, *biases), 1.0), *matrices, *self.network.groups())
+        matrices = (Group((p,), GAIN / 4 / p.shape[1]) for name, p in named.items() if name.startswith("weight"))
+        return (Group((self.embedding,), 1.0), Group(biases, 0.5), *matrices, *self.network.groups())
 
     def _recur(self) -> Float[Tensor, "P m"]:
-        out: Tensor = self.recurrent(self.embedding)[0]
-        return out
+        # Without gradients PyTorch takes another kernel, whose last bits differ from what was trained.
+        with torch.enable_grad():
+            out: Tensor = self.recurrent(self.embedding)[0]
+        return out if torch.is_grad_enabled() else out.detach()
 
 
 def _lstm(inputs: int, hidden: int, generator: Generator) -> nn.LSTM:

@@ -33,6 +33,8 @@ class MixturePrompt(PromptParameterization):
     """
 
     name: Final = "mixture"
+    start: Tensor
+    spread: Tensor
 
     def __init__(self, initial: Float[Tensor, "P D"], scale: float, count: int, generator: Generator) -> None:
         super().__init__()

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-import torch
 from torch import Generator, Tensor, nn
 
 from softprompt.prompts.parameterizations.base import Group, PromptParameterization
@@ -15,9 +14,10 @@ from softprompt.shapes import Float
 
 
 class MlpPrompt(PromptParameterization):
-    """P = P₀ + ρ·(W₂ relu(W₁ E + b₁) + b₂): a network shared by all tokens (P-tuning, Liu et al. 2021, arXiv 2103.10385).
+    """P = P₀ + ρ·(W₂ relu(W₁ E + b₁) + b₂): a network shared by all tokens.
 
-    E [P, D] starts at P₀/ρ and is trained with the network; P₀ stays. P·D + 2·m·D + m + D parameters.
+    P-tuning with its MLP (Liu et al. 2021, arXiv 2103.10385). E [P, D] starts at P₀/ρ and is trained with the network;
+    P₀ stays. P·D + 2·m·D + m + D parameters.
 
     In the paper the network's output alone is the prompt, from a random start; ours is added to the first values
     and starts at zero, so that training starts at the text.
@@ -28,11 +28,13 @@ class MlpPrompt(PromptParameterization):
         hidden: m, width of the network.
         generator: for its weights.
 
+    >>> import torch
     >>> MlpPrompt(torch.ones(20, 64), 1.0, 32, torch.Generator()).materialize()["input"].shape
     torch.Size([20, 64])
     """
 
     name: Final = "mlp"
+    start: Tensor
 
     def __init__(self, initial: Float[Tensor, "P D"], scale: float, hidden: int, generator: Generator) -> None:
         super().__init__()

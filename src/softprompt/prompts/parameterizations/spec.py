@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
@@ -30,6 +31,9 @@ class Spec:
         vocabulary: [M, D] embedded rows of sampled tokens, for `superpos`.
         settings: by the names that each parameterization documents.
 
+    Raises:
+        ConfigError: the RMS is not above 0.
+
     >>> Spec({"input": torch.zeros(20, 640)}, 1.0, torch.Generator()).read("ulpt", rank=64)
     {'rank': 64}
     """
@@ -39,6 +43,10 @@ class Spec:
     generator: torch.Generator
     vocabulary: Float[Tensor, "M D"] | None = None
     settings: Mapping[str, Setting] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not 0 < self.rms < math.inf:
+            raise ConfigError(f"the embeddings' RMS is {self.rms}; it is the unit of the rate, and must be above 0")
 
     def rows(self, name: str) -> Float[Tensor, "P D"]:
         """Return the rows that the parameterization called `name` starts from, in fp32.
@@ -51,7 +59,25 @@ class Spec:
                 f"`{name}` starts from rows at `input`, and the first values are {_listed(self.initial)}; "
                 "give it rows, or choose `deep` or `deep-mlp` for keys and values"
             )
-        return self.initial["input"].detach().to(torch.float32)
+        return _plain(self.initial["input"])
+
+    def sampled(self, name: str) -> Float[Tensor, "M D"]:
+        """Return the vocabulary rows for the parameterization called `name`, in fp32.
+
+        Raises:
+            ConfigError: there are none, or they have another width than the first values.
+        """
+        if self.vocabulary is None:
+            raise ConfigError(
+                f"`{name}` needs embedded rows of sampled tokens, and none were given; sample 128 of them"
+            )
+        width = self.rows(name).shape[1]
+        if self.vocabulary.shape[1] != width:
+            raise ConfigError(
+                f"`{name}` was given vocabulary rows of width {self.vocabulary.shape[1]} for first values of width "
+                f"{width}; sample them from the same backbone"
+            )
+        return _plain(self.vocabulary)
 
     def key_values(self, name: str) -> dict[str, Float[Tensor, "H P K"]]:
         """Return the keys and values that the parameterization called `name` starts from, in fp32, by layer.
@@ -66,7 +92,7 @@ class Spec:
                 f"{_listed(self.initial)}; give it keys and values, or choose `direct` for rows"
             )
         order = sorted(found, key=lambda site: (layer_of(site), site))
-        return {site: self.initial[site].detach().to(torch.float32) for site in order}
+        return {site: _plain(self.initial[site]) for site in order}
 
     def layers(self, name: str) -> tuple[int, ...] | None:
         """Return the layers that the setting `layers` names for the parameterization called `name`; None: all.
@@ -77,7 +103,7 @@ class Spec:
         asked = str(self.settings.get("layers", "")).replace(" ", "")
         if not asked:
             return None
-        if not re.fullmatch(r"[0-9]+(-[0-9]+)?(,[0-9]+(-[0-9]+)?)*", asked):
+        if not re.fullmatch(r"[0-9]{1,4}(-[0-9]{1,4})?(,[0-9]{1,4}(-[0-9]{1,4})?)*", asked):
             raise ConfigError(f"setting `layers` of `{name}` is `{asked}`; write layers like `0-3,7`")
         ends = [part.partition("-") for part in asked.split(",")]
         return tuple(sorted({n for a, _, b in ends for n in range(int(a), int(b or a) + 1)}))
@@ -120,3 +146,8 @@ def layer_of(site: str) -> int:
 def _listed(initial: Mapping[str, Tensor]) -> str:
     names = [f"`{site}`" for site in initial]
     return ", ".join(names[:3] + ["..."] * (len(names) > 3)) or "empty"
+
+
+def _plain(tensor: Tensor) -> Tensor:
+    """On the CPU, where the generator is, and in fp32; the module is moved when it is whole."""
+    return tensor.detach().to("cpu", torch.float32)

@@ -8,7 +8,6 @@ from typing import Final
 import torch
 from torch import Generator, Tensor, nn
 
-from softprompt.errors import ConfigError
 from softprompt.prompts.parameterizations.base import Group, PromptParameterization
 from softprompt.prompts.parameterizations.spec import Spec
 from softprompt.shapes import Float
@@ -29,14 +28,14 @@ class SuperposPrompt(PromptParameterization):
         vocabulary: E [M, D].
         generator: for w.
 
-    Raises:
-        ConfigError: the vocabulary's rows have another width than the first values.
-
     >>> SuperposPrompt(torch.ones(20, 64), 1.0, torch.ones(8, 64), torch.Generator()).materialize()["input"].shape
     torch.Size([20, 64])
     """
 
     name: Final = "superpos"
+    start: Tensor
+    vocabulary: Tensor
+    weights: Tensor
 
     def __init__(
         self, initial: Float[Tensor, "P D"], scale: float, vocabulary: Float[Tensor, "M D"], generator: Generator
@@ -62,19 +61,7 @@ class SuperposPrompt(PromptParameterization):
 
 
 def from_spec(spec: Spec) -> SuperposPrompt:
-    """Build from a spec with `vocabulary` rows, 128 in the paper; no settings.
-
-    Raises:
-        ConfigError: there are no vocabulary rows, or they have another width than the first values.
-    """
+    """Build from a spec with `vocabulary` rows, 128 in the paper; no settings."""
     name = SuperposPrompt.name
     spec.read(name)
-    rows, vocabulary = spec.rows(name), spec.vocabulary
-    if vocabulary is None:
-        raise ConfigError(f"`{name}` needs embedded rows of sampled tokens, and none were given; sample 128 of them")
-    if vocabulary.shape[1] != rows.shape[1]:
-        raise ConfigError(
-            f"`{name}` was given vocabulary rows of width {vocabulary.shape[1]} for first values of width "
-            f"{rows.shape[1]}; sample them from the same backbone"
-        )
-    return SuperposPrompt(rows, spec.rms, vocabulary.detach().to(torch.float32), spec.generator)
+    return SuperposPrompt(spec.rows(name), spec.rms, spec.sampled(name), spec.generator)

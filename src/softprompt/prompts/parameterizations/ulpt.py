@@ -32,6 +32,8 @@ class UlptPrompt(PromptParameterization):
     """
 
     name: Final = "ulpt"
+    start: Tensor
+    projection: Tensor
 
     def __init__(self, initial: Float[Tensor, "P D"], scale: float, rank: int, generator: Generator) -> None:
         super().__init__()

@@ -9,7 +9,6 @@ from torch import Tensor, nn
 
 from softprompt.errors import ConfigError
 from softprompt.prompts.parameterizations.base import Group, PromptParameterization
-from softprompt.prompts.parameterizations.direct import DirectPrompt
 from softprompt.shapes import Float
 
 SHARE = 0.1
@@ -32,6 +31,7 @@ class PromptWithRows(PromptParameterization):
         ConfigError: weight and bias have different numbers of labels, or the weight is zero everywhere and has no
             scale.
 
+    >>> from softprompt.prompts.parameterizations.direct import DirectPrompt
     >>> rows = PromptWithRows(DirectPrompt(torch.zeros(4, 8)), torch.ones(3, 8), torch.zeros(3))
     >>> sorted(rows.materialize()), rows.name
     (['input', 'readout.bias', 'readout.weight'], 'direct + rows')
@@ -42,9 +42,7 @@ class PromptWithRows(PromptParameterization):
     ) -> None:
         super().__init__()
         if len(weight) != len(bias):
-            raise ConfigError(
-                f"{len(weight)} learned rows and {len(bias)} biases were given; each label needs one of each"
-            )
+            raise ConfigError(f"{len(weight)} learned rows came with {len(bias)} biases; each label needs one of each")
         self._scale = SHARE * float(weight.detach().float().pow(2).mean().sqrt())
         if not self._scale > 0:
             raise ConfigError("the learned rows are zero everywhere, so that their rate would be; start them at words")

@@ -114,9 +114,15 @@ def _class_names(data: Any) -> dict[str, tuple[str, ...]]:
     return {c: tuple(f.names) for c, f in data.features.items() if type(f).__name__ == "ClassLabel"}
 
 
+def _listed_class_names(data: Any) -> dict[str, tuple[str, ...]]:
+    """The same of columns that hold lists of numbered classes, as the tags of words do."""
+    inside = {c: getattr(feature, "feature", None) for c, feature in data.features.items()}
+    return {c: tuple(f.names) for c, f in inside.items() if f is not None and type(f).__name__ == "ClassLabel"}
+
+
 def _table(data: Any, origin: str) -> Table:
     """Copy one split out of Arrow, its numbered classes turned into their names."""
-    names = _class_names(data)
+    names = {**_class_names(data), **_listed_class_names(data)}
     table = table_of(origin, list(enumerate(map(dict, _rows(data, names)), 1)), "row")
     return Table(origin, table.columns, table.rows, table.numbers, "row", names)
 
@@ -124,6 +130,10 @@ def _table(data: Any, origin: str) -> Table:
 def _rows(data: Any, names: Mapping[str, tuple[str, ...]]) -> Iterable[dict[str, Any]]:
     for row in data.with_format(None):
         for column, known in names.items():
-            number = row[column]
-            row[column] = known[number] if isinstance(number, int) and 0 <= number < len(known) else None
+            value = row[column]
+            row[column] = [_named(n, known) for n in value] if isinstance(value, list) else _named(value, known)
         yield row
+
+
+def _named(number: Any, known: tuple[str, ...]) -> str | None:
+    return known[number] if isinstance(number, int) and 0 <= number < len(known) else None

@@ -1,0 +1,51 @@
+"""Keys and values: ours are plain tensors, transformers wants cache objects."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+KeyValues = list[tuple[Tensor, Tensor]]
+"""One (keys, values) per layer, each [B, H, S, K]; heads and head size may differ by layer."""
+
+
+class DecoderPast(NamedTuple):
+    """What the decoder of an encoder-decoder goes on from.
+
+    Attributes:
+        own: keys and values of the S slots that it attends to in itself: a deep prompt, or what it has decoded.
+        cross: keys and values of the encoder's states, [B, H, T, K] a layer; None: made from the states.
+    """
+
+    own: KeyValues | None = None
+    cross: KeyValues | None = None
+
+
+def cache_of(past: KeyValues | None, dtype: torch.dtype, *, keep: bool = True) -> Any:
+    """Build a `DynamicCache` that starts at `past`, for one pass.
+
+    It is made without the model's configuration: with it, layers with a sliding window keep W-1 columns only, and a
+    prefix padded on the left is then silently wrong. The tensors are put in as they are, which saves the copy that
+    `update` would make of a view expanded over the batch.
+
+    Args:
+        past: keys and values to start at; None: nothing.
+        dtype: of the cache.
+        keep: whether `kept_in` will be asked for what the pass adds.
+    """
+    from transformers.cache_utils import DynamicCache
+
+    from softprompt.backbones.replay import ReplayLayer
+
+    cache = DynamicCache()
+    cache.layer_class_to_replicate = partial(ReplayLayer, keep=keep)
+    cache.layers.extend(ReplayLayer((k.to(dtype), v.to(dtype)), keep=keep) for k, v in past or ())
+    return cache
+
+
+def kept_in(cache: Any) -> KeyValues:
+    """Return the keys and values that a cache holds after a run."""
+    return [(layer.keys, layer.values) for layer in cache.layers]

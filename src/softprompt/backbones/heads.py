@@ -1,0 +1,111 @@
+"""Reading words out of hidden states: the transformation before the output rows, the rows, their bias and scale."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from softprompt.shapes import Float, Int
+
+# Output rows are turned to fp32 this many at a time: a vocabulary of 262,144 rows costs no second copy of itself.
+_ROWS_AT_ONCE = 16_384
+
+
+class Head:
+    """The output rows of a model and what stands before and behind them.
+
+    logits = cap(states(h) · Wᵀ + b), where `states` is the masked-language-model head's transformation of an encoder,
+    the scale of T5, and nothing for most decoders.
+
+    Args:
+        model: a transformers model with output embeddings.
+    """
+
+    def __init__(self, model: Any) -> None:
+        self._model = model
+        self._transform = _TRANSFORMS.get(model.config.model_type)
+        self._softcap: float | None = getattr(model.config, "final_logit_softcapping", None)
+
+    def states(self, hidden: Float[Tensor, "M Dout"]) -> Float[Tensor, "M Drow"]:
+        """Return what the output rows are multiplied with."""
+        if self._transform is None:
+            return hidden
+        weights: Tensor = self._output.weight
+        return self._transform(self._model, hidden.to(weights.dtype))
+
+    def rows(self, ids: Int[Tensor, " C"]) -> Float[Tensor, "C Drow"]:
+        """Return the output rows of some tokens, in fp32."""
+        weights: Tensor = self._output.weight
+        return weights[ids].float()
+
+    def bias(self, ids: Int[Tensor, " C"] | None = None) -> Float[Tensor, " C"] | None:
+        """Return the output bias of some tokens, in fp32, or None where the model has none."""
+        bias = getattr(self._output, "bias", None)
+        if bias is None:
+            bias = getattr(self._model, "final_logits_bias", None)  # BART's, [1, V]
+        return None if bias is None else (bias.reshape(-1) if ids is None else bias.reshape(-1)[ids]).float()
+
+    def logits(self, hidden: Float[Tensor, "M Dout"], ids: Int[Tensor, " C"] | None) -> Float[Tensor, "M C"]:
+        """Return the logits of hidden states for some output rows only, or for all, in fp32."""
+        weight = self._output.weight if ids is None else self._output.weight[ids]
+        states = self.states(hidden).float()
+        out = torch.cat([states @ rows.float().T for rows in weight.split(_ROWS_AT_ONCE)], dim=-1)
+        bias = self.bias(ids)
+        if bias is not None:
+            out = out + bias
+        return out if self._softcap is None else self._softcap * torch.tanh(out / self._softcap)
+
+    @property
+    def _output(self) -> Any:
+        return self._model.get_output_embeddings()
+
+
+def head_of(model: Any) -> Head | None:
+    """Return the head of a model, or None where it has no output rows."""
+    return Head(model) if model.get_output_embeddings() is not None else None
+
+
+def _bert(model: Any, hidden: Tensor) -> Tensor:
+    states: Tensor = model.cls.predictions.transform(hidden)
+    return states
+
+
+def _roberta(model: Any, hidden: Tensor) -> Tensor:
+    states: Tensor = model.lm_head.layer_norm(torch.nn.functional.gelu(model.lm_head.dense(hidden)))
+    return states
+
+
+def _distilbert(model: Any, hidden: Tensor) -> Tensor:
+    states: Tensor = model.vocab_layer_norm(model.activation(model.vocab_transform(hidden)))
+    return states
+
+
+def _modernbert(model: Any, hidden: Tensor) -> Tensor:
+    states: Tensor = model.head(hidden)
+    return states
+
+
+def _t5(model: Any, hidden: Tensor) -> Tensor:
+    """T5 scales where input and output rows are one matrix; v1.1 does not."""
+    return hidden * model.config.d_model**-0.5 if model.config.scale_decoder_outputs else hidden
+
+
+_TRANSFORMS: Mapping[str, Callable[[Any, Tensor], Tensor]] = {
+    "bert": _bert,
+    "roberta": _roberta,
+    "xlm-roberta": _roberta,
+    "distilbert": _distilbert,
+    "modernbert": _modernbert,
+    "t5": _t5,
+}
+HEAD_TENSORS: Mapping[str, str] = {
+    "bert": "cls.predictions.bias",
+    "roberta": "lm_head.bias",
+    "xlm-roberta": "lm_head.bias",
+    "distilbert": "vocab_projector.bias",
+    "modernbert": "decoder.bias",
+}
+"""The tensor by which an encoder's checkpoint is known to have a masked-language-model head."""
