@@ -66,6 +66,7 @@ def loading_settings(config: Mapping[str, Any], name: str, device: torch.device)
         return {"quantization_config": FineGrainedFP8Config(dequantize=True)}
     if find_spec("bitsandbytes") is None:
         raise MissingExtraError(
-            f"the weights of `{name}` are quantised by `bitsandbytes`, which needs a package: pip install bitsandbytes"
+            f"the weights of `{name}` are quantised by `bitsandbytes`, which needs an extra: "
+            'pip install "softprompt[quantised]"'
         )
     return {"device_map": {"": device}}

@@ -69,7 +69,7 @@ class Lesson:
         settings = dict(config.settings)
         if name in LAYERED:
             tensors, alone = self._key_values(backbone, tensors)
-            settings = {"frozen": int(alone), **settings}
+            settings = {"frozen": int(alone and config.virtual_tokens > 1), **settings}
         generator = torch.Generator().manual_seed(config.seed)
         vocabulary = initializers.from_vocabulary(backbone, SAMPLED, generator).rows if name == "superpos" else None
         prompt = build(name, Spec(tensors, backbone.embedding_rms, generator, vocabulary, settings))
