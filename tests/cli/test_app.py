@@ -14,7 +14,7 @@ from softprompt.cli import tasks as tasks_module
 from softprompt.cli.app import app, main
 from softprompt.errors import DataError
 
-VERBS = ["train", "eval", "run", "demo"]
+VERBS = ["train", "eval", "run", "sweep", "study", "demo"]
 
 
 def shell(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -34,7 +34,7 @@ def test_every_help_shows_an_example(ok, verb):
 
 def test_help_lists_the_verbs_and_the_groups(ok):
     shown = ok("--help")
-    for name in (*VERBS, "prompts", "tasks", "backbones"):
+    for name in (*VERBS, "prompts", "tasks", "backbones", "recipes"):
         assert f" {name} " in shown
 
 

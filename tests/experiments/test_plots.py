@@ -9,6 +9,7 @@ import pytest
 
 from softprompt.errors import DataError, MissingExtraError, StorageError, UnknownNameError
 from softprompt.experiments import plots
+from softprompt.experiments.sweep_result import Trial
 
 pytest.importorskip("matplotlib", reason="pictures need the `report` extra")
 
@@ -58,6 +59,32 @@ def test_gradients_that_are_all_zero_can_be_drawn(run, tmp_path):
 def test_more_runs_than_colours(run, tmp_path):
     runs = {str(i): run(str(i), steps=1) for i in range(len(plots.COLOURS) + 1)}
     assert plots.training_curves(runs, tmp_path / "many.png").exists()
+
+
+def test_a_study_of_names_and_one_of_numbers(tmp_path):
+    def curve(name, places):
+        return plots.Curve(name, places, [0.5, 0.75], [(0.4, 0.6), (0.7, 0.8)], [(0.45, 0.55), (0.7, 0.8)])
+
+    named = {"title": "A title", "measure": "accuracy in %, test rows"}
+    lengths = [curve("small", [1, 100]), curve("large", [1, 100])]
+    starts = [curve("small", ["random", "text"]), curve("large", ["text", "labels"])]
+    for curves, words in ((lengths, ["small", "large", "100"]), (starts, ["random", "text", "labels"])):
+        path = plots.study_curves(curves, tmp_path / "x.svg", axis="what varies", log=True, **named)
+        text = path.read_text()
+        assert all(word in text for word in [*words, "what varies", "A title", "accuracy in %, test rows"])
+
+
+def test_a_search_over_more_settings_than_a_line_of_the_picture_holds(tmp_path):
+    settings = [{"a": 1, "b": 0.001, "c": "x", "d": [1]}, {"a": 2, "b": 1.0, "c": "y", "d": [2]}]
+    done = [Trial(i, each, loss=0.5 - i / 10) for i, each in enumerate(settings)]
+    text = plots.search_history(done, [*"abcd"], tmp_path / "x.svg", title="A title").read_text()
+    assert all(f"<!-- {word} -->" in text for word in ("a", "b", "c", "d", "x", "y", "[2]", "best so far", "A title"))
+
+
+def test_a_study_of_nothing_cannot_be_drawn(tmp_path):
+    empty = plots.Curve("a", [], [], [], [])
+    with pytest.raises(DataError, match="asked to draw a study of no cells; let at least one of them end"):
+        plots.study_curves([empty], tmp_path / "x.png", title="", axis="", measure="")
 
 
 def test_smoothing_starts_at_the_first_value_and_follows():

@@ -152,8 +152,8 @@ def test_other_placements_train_too(backbone, run):
     assert result.prompt.template.placement == "suffix"
 
 
-@pytest.mark.parametrize(("gain", "rows", "chosen"), [(0.01, 10, 24), (2.0, 10, 8), (0.01, 300, 8)])
-def test_few_validation_rows_do_not_choose_on_noise(backbone, task, tmp_path, gain, rows, chosen):
+@pytest.mark.parametrize(("gain", "rows", "chosen"), [(0.01, 10, 24), (2.0, 10, 8), (0.01, 300, 24), (0.1, 300, 8)])
+def test_an_earlier_prompt_is_not_chosen_on_noise(backbone, task, tmp_path, gain, rows, chosen):
     validation = (task.rows("validation") * 5)[:rows]
     config = TrainConfig(**FAST, validation_rows=rows)
     lesson = Lesson("one", config, task.template, task.readout, task.rows("train"), validation)

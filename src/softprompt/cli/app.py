@@ -14,7 +14,7 @@ from typer.core import TyperGroup
 from typer.exceptions import TyperException
 
 from softprompt import __version__
-from softprompt.cli import backbones, demo, evaluate, prompts, run, tasks, train
+from softprompt.cli import backbones, demo, evaluate, prompts, recipes, run, study, sweep, tasks, train
 from softprompt.errors import SoftPromptError
 from softprompt.progress import say
 
@@ -43,10 +43,13 @@ app = typer.Typer(
 app.command("train")(train.train)
 app.command("eval")(evaluate.evaluate)
 app.command("run")(run.run)
+app.command("sweep")(sweep.sweep)
+app.command("study")(study.study)
 app.command("demo")(demo.demo)
 app.add_typer(prompts.app, name="prompts")
 app.add_typer(tasks.app, name="tasks")
 app.add_typer(backbones.app, name="backbones")
+app.add_typer(recipes.app, name="recipes")
 
 
 def _print_version(wanted: bool) -> None:

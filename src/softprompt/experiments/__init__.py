@@ -1,1 +1,1 @@
-"""What looks at several runs at once: pictures now; comparisons, sweeps and studies later."""
+"""What looks at several runs at once: sweeps, studies, the settings of papers, and pictures."""

@@ -1,4 +1,8 @@
-"""What is worth trying: the default first, then the settings that make or break a prompt, where they are left open."""
+"""What is worth trying: the default first, then the settings that make or break a prompt, where they are left open.
+
+The rate is not raced: in the first steps a higher one looks better whether or not it ends better (on SST-2 2.5 times
+the default won the race and lost almost two points). The one relative rate suits all; `softprompt sweep` varies it.
+"""
 
 from __future__ import annotations
 
@@ -9,10 +13,8 @@ from typing import Any
 from softprompt.backbones.backbone import Backbone
 from softprompt.tasks.readout import LabelWords, Readout
 from softprompt.tasks.template import Template
-from softprompt.training.config import RATE, STEPS, TrainConfig
+from softprompt.training.config import STEPS, TrainConfig
 
-FASTER = 2.5
-"""How much higher the other rate is that is tried."""
 EPOCHS = 40
 """Times that a small set is seen at most; more only learns it by heart."""
 LEAST_STEPS = 40
@@ -80,8 +82,6 @@ def field(config: TrainConfig, default: TrainConfig) -> dict[str, TrainConfig]:
 def _changes(config: TrainConfig, default: TrainConfig) -> Iterator[Mapping[str, Any]]:
     free_kind = config.parameterization is None and not config.exportable
     free_rows = config.learned_rows is None and default.learned_rows is True
-    if config.learning_rate is None:
-        yield {"learning_rate": RATE * FASTER}
     if free_kind and default.parameterization == "deep":
         yield {"parameterization": "direct", "learned_rows": False}
     if free_rows:

@@ -39,7 +39,7 @@ class Checkpoint:
         """
         note = json.dumps({"step": self.step, "state": self.state}, sort_keys=True)
         # Clones, because safetensors refuses tensors that share memory, as the first and the best may.
-        plain = {name: tensor.detach().cpu().clone() for name, tensor in self.tensors.items()}
+        plain = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in self.tensors.items()}
         durable.write_bytes(path, save(plain, metadata={"softprompt": note}))
 
     @classmethod

@@ -180,11 +180,11 @@ class Learner:
             self._best, self._best_terms = self.tensors(), seen.terms
 
     def fit(self, seconds: float) -> Fit:
-        """Return what it ends with: the best prompt, or the last where the best is not better beyond chance."""
+        """Return what it ends with: the last prompt, or an earlier one that is better on validation beyond chance."""
         state = self.state
         here = state.best_step == state.step
-        few = state.last_step == state.step and last_stands(self._best_terms, self._last_terms)
-        if state.finite and (not state.best or here or few):
+        stands = state.last_step == state.step and last_stands(self._best_terms, self._last_terms)
+        if state.finite and (not state.best or here or stands):
             chosen, step, figures = self.tensors(), state.step, state.last
         else:
             chosen, step, figures = self._best, state.best_step, state.best

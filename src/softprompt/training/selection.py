@@ -11,7 +11,7 @@ from torch import Tensor
 from softprompt.shapes import Float, Int
 
 FEW = 200
-"""Below this many validation rows the last prompt stands unless another is better beyond one standard error."""
+"""Below this many validation rows candidates are not judged by them."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,8 +66,8 @@ def beyond_chance(gain: Float[Tensor, " B"]) -> bool:
 
 
 def last_stands(best: Float[Tensor, " rows"], last: Float[Tensor, " rows"]) -> bool:
-    """With few validation rows, tell whether the best prompt is no better than the last beyond one standard error."""
-    return 2 <= len(last) < FEW and not beyond_chance(best - last)
+    """Tell whether an earlier prompt is no better than the last one by more than one standard error, row by row."""
+    return len(last) >= 2 and not beyond_chance(best - last)
 
 
 def survivors(terms: Sequence[Float[Tensor, " rows"]], keep: int) -> list[int]:
