@@ -9,7 +9,18 @@ import sys
 
 import pytest
 
-HEAVY = ("torch", "transformers", "sklearn", "scipy", "pandas", "datasets", "peft", "matplotlib", "accelerate", "optuna")
+HEAVY = (
+    "torch",
+    "transformers",
+    "sklearn",
+    "scipy",
+    "pandas",
+    "datasets",
+    "peft",
+    "matplotlib",
+    "accelerate",
+    "optuna",
+)
 LIMIT_S = 0.3
 # Processor time, so that a busy machine does not count; a slow one is given some slack.
 SLACK = 2.0

@@ -35,7 +35,7 @@ def test_what_gradients_do_not_pass_is_refused(method):
 def test_a_missing_package_is_named(monkeypatch):
     monkeypatch.setattr(quantised, "find_spec", lambda name: None)
     with pytest.raises(
-        MissingExtraError, match="the weights of `x` are quantised by `bitsandbytes`, which needs a pack"
+        MissingExtraError, match="the weights of `x` are quantised by `bitsandbytes`, which needs an ext"
     ):
         loading_settings(BITS, "x", CPU)
 

@@ -68,7 +68,7 @@ def test_a_manifest_that_is_wrong_is_refused(found, message):
         read_manifest(header(found), "a")
 
 
-@pytest.mark.parametrize(("readout", "rows"), [(READOUTS[1], 2), (READOUTS[2], 2), (READOUTS[4], 2)])
+@pytest.mark.parametrize(("readout", "rows"), [(READOUTS[1], 1), (READOUTS[2], 2), (READOUTS[4], 2)])
 def test_a_learned_head_has_the_rows_of_its_readout(readout, rows):
     found = manifest(readout, requires={readout.kind, "learned-rows"})
     assert read_manifest(header(found, readout_weight=(rows, 4)), "a").readout.outputs == rows

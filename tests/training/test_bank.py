@@ -1,6 +1,8 @@
 """Many prompts in one pass: each learns what it would alone, and a race keeps the default unless it is beaten."""
 
 import signal
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -221,9 +223,17 @@ def test_few_validation_rows_choose_by_folds(backbone, tmp_path):
 
 
 def test_two_runs_do_not_share_a_folder(tmp_path):
-    first, second = RunFolder(tmp_path), RunFolder(tmp_path)
-    first.begin({}, resume=False)
-    with pytest.raises(TrainingError, match=r"another process is training in .*; let it end, or give another folder"):
-        second.begin({}, resume=False)
-    first.release()
-    assert second.begin({}, resume=False) is False
+    script = "import sys; from pathlib import Path; from softprompt.training.runs import RunFolder\n"
+    script += "RunFolder(Path(sys.argv[1])).begin({}, resume=False)"
+
+    def other():
+        return subprocess.run([sys.executable, "-c", script, tmp_path], capture_output=True, text=True, check=False)
+
+    folder = RunFolder(tmp_path)
+    folder.begin({}, resume=False)
+    refused = other()
+    assert refused.returncode == 1
+    assert "another process is training in" in refused.stderr
+    assert "let it end, or give another folder with --run" in refused.stderr
+    folder.release()
+    assert other().returncode == 0

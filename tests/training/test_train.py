@@ -16,6 +16,7 @@ from softprompt.training.config import TrainConfig
 from softprompt.training.learner import DONE, Learner
 from softprompt.training.lesson import Lesson
 from softprompt.training.runs import RunFolder
+from softprompt.training.selection import Seen
 from softprompt.training.train import train
 
 FAST = {"steps": 24, "batch_size": 16, "virtual_tokens": 6, "validate_every": 8, "learning_rate": 0.2, "report": False}
@@ -243,3 +244,22 @@ def test_row_path_placements_are_said_to_be_slower(backbone, run, capsys):
     task = load_task(toy_rows(60), name="toy", template="{bos}{text}{soft}\nLabel:", label="label", shots=5)
     train(backbone, task, run=run, **{**FAST, "steps": 1})
     assert "they run in every row, slower than in front of it" in capsys.readouterr().err
+
+
+def test_a_run_goes_on_while_validation_improves_for_sure(backbone, task, tmp_path, capsys, monkeypatch):
+    settings = {**FAST, "steps": 8, "validate_every": 4, "extend": 2, "race": False}
+    noisy = torch.linspace(-1, 1, 40)
+    gains = iter([0.0, 2.0, 0.0, 0.0, 0.0, 0.0])  # from one validation to the next: sure at step 8, none at step 24
+
+    def look(model, learner, rows=None):
+        before = learner._last_terms if len(learner._last_terms) else torch.full((40,), -9.0)
+        return Seen.by_loss(before + next(gains) + 0.1 * noisy)
+
+    monkeypatch.setattr(trainer, "look", look)
+    result = train(backbone, task, run=tmp_path / "on", **settings)
+    assert "validation still improves: training goes on to step 24" in capsys.readouterr().err
+    assert result.fit.steps == 24
+    rates = [event["rate"] for event in RunFolder(tmp_path / "on").events() if event["event"] == "step"]
+    assert rates[7] < rates[9] > rates[23]
+    monkeypatch.setattr(trainer, "look", lambda *seen: Seen.by_loss(-torch.rand(40)))
+    assert train(backbone, task, run=tmp_path / "off", **settings).fit.steps == 8

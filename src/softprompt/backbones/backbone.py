@@ -9,16 +9,17 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.distributed.device_mesh import DeviceMesh
 
 from softprompt.backbones.bidirectional import Pooling, key_values_of, pool, run_encoder
 from softprompt.backbones.caches import DecoderPast, KeyValues, cache_of, kept_in
 from softprompt.backbones.families import Capability, Family, Kind, Limits, capabilities_of, family_of, limits_of
 from softprompt.backbones.fingerprint import Fingerprint, architecture_digest, tokenizer_digest, weights_digest
-from softprompt.backbones.folder import read_folder
+from softprompt.backbones.folder import Parts, read_folder
 from softprompt.backbones.hardware import choose_device, choose_dtype
 from softprompt.backbones.heads import Head, head_of
 from softprompt.backbones.seq2seq import decode_tokens, encode_rows
-from softprompt.backbones.sharding import is_sharded, tied
+from softprompt.backbones.sharding import in_turn, is_sharded, tied
 from softprompt.backbones.sources import locate
 from softprompt.backbones.special_tokens import SpecialTokens
 from softprompt.errors import UnsupportedBackboneError
@@ -68,6 +69,11 @@ class Backbone:
         self.vocab_size = int(self._embeddings.weight.shape[0])
         self.num_layers = _layers(config)
         self.sharded = is_sharded(model)
+        if self.sharded and self.limits.position_switch is not None:
+            raise UnsupportedBackboneError(
+                f"the rows of `{name}` run apart by their length (longrope), so that processes would not make the same "
+                "passes; load it without shard"
+            )
         self.bos, self.eos, self.pad = self.special.bos, self.special.eos, self.special.pad
         self._decoder_start = self._read_decoder_start()
 
@@ -332,6 +338,7 @@ def load_backbone(
     dtype: str | None = None,
     revision: str | None = None,
     attention: str | None = None,
+    shard: bool = False,
 ) -> Backbone:
     """Load a frozen backbone by a packaged name, a hub id, a folder or a `.gguf` file.
 
@@ -342,6 +349,8 @@ def load_backbone(
         dtype: `bf16`, `fp32` or, on a GPU, `fp16`; None: bf16 where the hardware computes in it.
         revision: a branch, tag or commit of a hub id.
         attention: `grouped`, `sdpa` or `eager`; None: the fastest for the family and the device.
+        shard: lay the layers' weights in shards over the processes that were started together, for a backbone that
+            does not fit on one device.
 
     Raises:
         BackboneError: the source cannot be found, read or downloaded.
@@ -353,5 +362,10 @@ def load_backbone(
     """
     chosen = choose_device(device)
     choose_dtype(dtype, chosen)  # what cannot be is refused before anything is downloaded
-    parts = read_folder(locate(source, revision), str(source), device=chosen, dtype=dtype, attention=attention)
-    return Backbone(parts.model, parts.tokenizer, name=str(source), weights=parts.weights)
+    folder, name = locate(source, revision), str(source)
+
+    def read(mesh: DeviceMesh | None) -> Parts:
+        return read_folder(folder, name, device=chosen, dtype=dtype, attention=attention, mesh=mesh)
+
+    parts = in_turn(chosen, read) if shard else read(None)
+    return Backbone(parts.model, parts.tokenizer, name=name, weights=parts.weights)

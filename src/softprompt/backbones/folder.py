@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.distributed.device_mesh import DeviceMesh
 
 from softprompt.backbones.attention import choose_attention
 from softprompt.backbones.digests import file_digest, remembered
@@ -18,6 +19,7 @@ from softprompt.backbones.hardware import choose_dtype
 from softprompt.backbones.heads import HEAD_TENSORS
 from softprompt.backbones.quantised import loading_settings, quantisation_of
 from softprompt.backbones.quiet import quiet_transformers
+from softprompt.backbones.sharding import check_shardable, shard
 from softprompt.errors import BackboneError, UnsupportedBackboneError
 
 # One version of the weights digest; a change of its rule must not meet digests of the old one in the cache.
@@ -77,7 +79,15 @@ def _instead(folder: Path) -> str:
     )
 
 
-def read_folder(folder: Path, name: str, *, device: torch.device, dtype: str | None, attention: str | None) -> Parts:
+def read_folder(
+    folder: Path,
+    name: str,
+    *,
+    device: torch.device,
+    dtype: str | None,
+    attention: str | None,
+    mesh: DeviceMesh | None = None,
+) -> Parts:
     """Load the model and the tokenizer of a folder.
 
     Args:
@@ -86,6 +96,7 @@ def read_folder(folder: Path, name: str, *, device: torch.device, dtype: str | N
         device: where the weights go.
         dtype: the compute dtype; None: what the device and the family compute best in.
         attention: `grouped`, `sdpa` or `eager`; None: the fastest for the family and the device.
+        mesh: the processes that the layers' weights are laid over; None: this one holds all of them.
 
     Raises:
         BackboneError: a file is missing or damaged.
@@ -95,10 +106,16 @@ def read_folder(folder: Path, name: str, *, device: torch.device, dtype: str | N
         UnsupportedBackboneError: the family is not served.
     """
     opened = _open(folder, name)
+    if mesh is not None:
+        check_shardable(opened.config, name)
     compute = choose_dtype(dtype, device, overflows=None if opened.family.fp16 else opened.family.title)
     implementation = choose_attention(opened.family, attention, device.type)
     with quiet_transformers():
         model = _model(opened, device, compute, implementation)
+        if mesh is not None:
+            digest = _weights(opened, model)  # while they are whole
+            shard(model, device, mesh)
+            return Parts(model, _tokenizer(folder, name), lambda: digest)
         if quantisation_of(opened.config) is None:  # packed weights are put where they belong while they are read
             model = model.to(device)
         return Parts(model, _tokenizer(folder, name), lambda: _weights(opened, model))

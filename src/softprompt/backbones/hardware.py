@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import torch
 
+from softprompt.backbones.processes import place
 from softprompt.errors import ConfigError
 from softprompt.registry import unknown_name
 
@@ -29,17 +30,27 @@ def choose_device(asked: str | None = None) -> torch.device:
         ConfigError: the text names no device, or one that this machine does not have.
     """
     if asked is None:
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        return own_gpu(torch.device("cuda")) if torch.cuda.is_available() else torch.device("cpu")
     try:
         device = torch.device(asked)
     except RuntimeError as error:
         raise ConfigError(f"device `{asked}` is none; use `cpu`, `cuda` or `cuda:N`") from error
     if device.type not in ("cpu", "cuda"):
         raise ConfigError(f"device `{asked}` is not supported; use `cpu`, `cuda` or `cuda:N`")
-    count = torch.cuda.device_count()
+    device, count = own_gpu(device), torch.cuda.device_count()
     if device.type == "cuda" and (device.index or 0) >= count:
         raise ConfigError(f"device `{asked}` was asked for, but torch sees {count} CUDA devices here; use `cpu`")
     return device
+
+
+def own_gpu(device: torch.device) -> torch.device:
+    """Return the GPU of this process, where several have been started together and no number says which.
+
+    >>> own_gpu(torch.device("cuda")), own_gpu(torch.device("cuda:1"))
+    (device(type='cuda'), device(type='cuda', index=1))
+    """
+    together = device == torch.device("cuda") and place().size > 1
+    return torch.device("cuda", place().local) if together else device
 
 
 def choose_dtype(asked: str | None, device: torch.device, *, overflows: str | None = None) -> torch.dtype:

@@ -20,12 +20,12 @@ class Place(NamedTuple):
 
     Attributes:
         rank: from 0; the first one writes files and speaks.
-        count: how many there are.
+        size: how many there are.
         local: which of those on this machine it is: the number of its GPU.
     """
 
     rank: int
-    count: int
+    size: int
     local: int
 
 
@@ -36,7 +36,7 @@ def place() -> Place:
         ConfigError: the launcher's variables are no numbers.
 
     >>> place()
-    Place(rank=0, count=1, local=0)
+    Place(rank=0, size=1, local=0)
     """
     if not {"RANK", "WORLD_SIZE"} <= os.environ.keys():
         return Place(0, 1, 0)
@@ -58,7 +58,7 @@ def join() -> Place:
         ConfigError: the launcher's variables are no numbers.
     """
     here = place()
-    if here.count > 1 and not dist.is_initialized():
+    if here.size > 1 and not dist.is_initialized():
         gpu = torch.cuda.is_available()
         if gpu:
             torch.cuda.set_device(here.local)

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers.cache_utils import DynamicLayer
+from transformers.cache_utils import DynamicCache, DynamicLayer, EncoderDecoderCache
 
 
 class ReplayLayer(DynamicLayer):  # type: ignore[misc]  # transformers is not followed by the type checker
@@ -40,3 +40,29 @@ class ReplayLayer(DynamicLayer):  # type: ignore[misc]  # transformers is not fo
                 self.lazy_initialization(keys, values)
             self.keys, self.values, self._written = keys, values, True
         return keys, values
+
+    def get_seq_length(self) -> int:
+        """Return S, during the pass and after it: T5's layers count their positions from it."""
+        return 0 if self._start is None else self._start[0].shape[-2]
+
+
+class ReplayPair(EncoderDecoderCache):  # type: ignore[misc]
+    """The caches of an encoder-decoder's decoder for one pass: what they hold of the encoder's states is known at once.
+
+    transformers notes in a layer's first run that it has seen the states, and would then not look at them again.
+
+    Args:
+        own: what the decoder attends to in itself.
+        cross: what it has made of the encoder's states; empty: nothing yet.
+    """
+
+    def __init__(self, own: DynamicCache, cross: DynamicCache) -> None:
+        super().__init__(own, cross)
+        self.is_updated: dict[int, bool] = _Fixed(self.is_updated)
+
+
+class _Fixed(dict[int, bool]):
+    """What is known at the beginning of a pass."""
+
+    def __setitem__(self, key: int, value: bool) -> None:
+        return

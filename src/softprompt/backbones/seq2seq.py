@@ -37,7 +37,7 @@ def decode_tokens(
         encoder_hidden_states=states,
         encoder_attention_mask=mask,
         past_key_values=cache,
-        use_cache=cache is not None,
+        use_cache=False,  # it is ours: nobody is to make another
     )
     kept = DecoderPast(kept_in(cache.self_attention_cache), kept_in(cache.cross_attention_cache)) if keep else None
     return output.last_hidden_state, kept
@@ -51,9 +51,9 @@ def _past_mask(past: DecoderPast, mask: Tensor | None, ids: Tensor) -> Tensor:
 
 
 def _cache(past: DecoderPast, dtype: torch.dtype) -> Any:
-    from transformers.cache_utils import EncoderDecoderCache
+    from softprompt.backbones.replay import ReplayPair
 
-    return EncoderDecoderCache(cache_of(past.own, dtype), cache_of(past.cross, dtype))
+    return ReplayPair(cache_of(past.own, dtype), cache_of(past.cross, dtype))
 
 
 def _embedded(decoder: Any, ids: Tensor, past_mask: Tensor) -> Tensor:

@@ -7,75 +7,87 @@ the prompt does.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
 from softprompt.backbones.caches import KeyValues
 from softprompt.backbones.processes import join
+from softprompt.backbones.quantised import quantisation_of
 from softprompt.errors import ConfigError, UnsupportedBackboneError
 
 T = TypeVar("T")
 
 
-def one_by_one(load: Callable[[], T], ready: Callable[[T], None]) -> T:
-    """Load and make ready in one process after the other, so that a machine never holds two whole copies.
+def in_turn(device: torch.device, load: Callable[[DeviceMesh], T]) -> T:
+    """Load in one process after the other, so that a machine never holds two whole copies.
 
     Args:
-        load: reads the backbone on the CPU.
-        ready: brings it down to this process's shard.
+        device: where the shards are to lie.
+        load: reads the backbone on the CPU and brings it down to this process's shard of the mesh.
 
     Raises:
         ConfigError: there is only one process.
     """
     here = join()
-    if here.count == 1:
+    if here.size == 1:
         raise ConfigError(
-            "shard was asked for, but there is one process only: start several, with "
-            "`accelerate launch -m softprompt …` or `torchrun --nproc-per-node N -m softprompt …`"
+            "shard was asked for, but there is one process only; start several: `accelerate launch -m softprompt …` "
+            "on GPUs, or `torchrun --nproc-per-node N -m softprompt …`"
         )
+    mesh = init_device_mesh(device.type, (here.size,))
     found: T | None = None
-    for turn in range(here.count):
+    for turn in range(here.size):
         if turn == here.rank:
-            found = load()
-            ready(found)
+            found = load(mesh)
         dist.barrier()
-    assert found is not None
+    assert found is not None, "every process has its turn"
     return found
 
 
-def shard(model: Any, name: str, device: torch.device) -> None:
+def check_shardable(config: Mapping[str, Any], name: str) -> None:
+    """Refuse, before anything is read, what cannot lie in shards.
+
+    Args:
+        config: the parsed `config.json`.
+        name: what the user called it.
+
+    Raises:
+        UnsupportedBackboneError: the weights are quantised.
+    """
+    method = quantisation_of(config)
+    if method is not None:
+        raise UnsupportedBackboneError(
+            f"the weights of `{name}` are quantised by `{method}` and cannot lie in shards; load it without shard, "
+            "whole in each process"
+        )
+
+
+def shard(model: Any, device: torch.device, mesh: DeviceMesh) -> None:
     """Leave this process its share of every layer's weights; they are gathered layer by layer as a pass needs them.
 
     Args:
-        model: a frozen transformers model on the CPU.
-        name: what the user called it.
+        model: a transformers model on the CPU; frozen here.
         device: where it is to compute.
-
-    Raises:
-        UnsupportedBackboneError: its weights are quantised, or its rotary factors depend on a row's length.
+        mesh: the processes, in one row.
     """
-    from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard
     from transformers.modeling_layers import GradientCheckpointingLayer
 
-    if getattr(model, "hf_quantizer", None) is not None:
-        raise UnsupportedBackboneError(
-            f"`{name}` has quantised weights, which cannot be sharded: load it without, or in one process"
-        )
     model.eval().requires_grad_(False)
-    mesh = init_device_mesh(device.type, (dist.get_world_size(),))
-    for layer in model.modules():
-        if isinstance(layer, GradientCheckpointingLayer):
-            fully_shard(layer, mesh=mesh, reshard_after_forward=True)
+    for layer in [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]:
+        fully_shard(layer, mesh=mesh)
     model.to(device)  # what is not sharded
 
 
 def is_sharded(model: Any) -> bool:
     """Tell whether a model's layers lie in shards, so that all its processes must make the same passes."""
+    if not dist.is_initialized():
+        return False
     from torch.distributed.fsdp import FSDPModule
 
     return any(isinstance(module, FSDPModule) for module in model.modules())
@@ -87,7 +99,7 @@ def tied(hidden: Tensor, kept: KeyValues) -> KeyValues:
     FSDP2 gathers a layer's weights when a gradient comes to what the layer returned. Keys and values leave it by the
     side, through the cache; those of the last layer would find its weights away.
     """
-    flat = _Tied.apply(hidden, *(tensor for pair in kept for tensor in pair))
+    flat = _Tied.apply(hidden, *(tensor for pair in kept for tensor in pair))  # type: ignore[no-untyped-call]
     return list(zip(flat[::2], flat[1::2], strict=True))
 
 

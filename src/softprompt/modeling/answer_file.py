@@ -12,6 +12,7 @@ from typing import Any, BinaryIO
 
 from softprompt import durable
 from softprompt.errors import ConfigError, DataError, StorageError
+from softprompt.modeling.answers import COLUMNS
 from softprompt.modeling.streaming import Answered
 from softprompt.registry import unknown_name
 
@@ -38,22 +39,38 @@ def format_of(path: Path) -> str:
 class Layout:
     """How rows and answers become lines.
 
-    Every column of the input is kept; each prompt adds its label (empty where it held its answer back) and
-    `<prompt>_probability`. A prompt called like a column of the input has `_answer` put behind its name.
+    Every column of the input is kept; each prompt adds its answer (empty where it held its answer back) and what
+    `answers.COLUMNS` says for its kind, behind `<prompt>_`. A prompt called like a column of the input has `_answer`
+    put behind its name.
+
+    | answer | `<prompt>` | more columns |
+    |---|---|---|
+    | one label | the label | `_probability` |
+    | several labels | the labels, `|` between them | `_probability` of the set, `_probabilities` of each label |
+    | a number | the number | |
+    | tags | the tags, spaces between them | `_spans`: type, first word, word behind the last, text |
+    | text | the text | |
+
+    What is a list or an object in JSON lines is written as JSON into a cell of CSV.
 
     Args:
         form: `csv` or `jsonl`.
         columns: the columns of the first row.
         prompts: the prompts' names.
+        kinds: the kind of each prompt's readout; by default all answer with one label.
     """
 
-    def __init__(self, form: str, columns: Sequence[str], prompts: Sequence[str]) -> None:
+    def __init__(
+        self, form: str, columns: Sequence[str], prompts: Sequence[str], kinds: Sequence[str] | None = None
+    ) -> None:
         self._form = form
         self.names: tuple[str, ...] = ()
         self._all = tuple(columns)
-        for name in prompts:
-            free = _free(name, self._all)
-            self.names, self._all = (*self.names, free), (*self._all, free, f"{free}_probability")
+        for name, kind in zip(prompts, kinds or ["label-words"] * len(prompts), strict=True):
+            more = COLUMNS.get(kind, ())
+            free = _free(name, more, self._all)
+            self.names = (*self.names, free)
+            self._all = (*self._all, free, *(f"{free}_{suffix}" for suffix in more))
 
     def head(self) -> str:
         """Return what stands in front of the rows: the names of the columns, or nothing."""
@@ -74,13 +91,12 @@ class Layout:
                 f"a row has a column `{strange}` that the first row does not have, which a CSV file cannot hold; "
                 "write JSON lines: --json, or an output file that ends in .jsonl"
             )
-        return _csv(["" if (value := values.get(c)) is None else str(value) for c in self._all])
+        return _csv([_cell(values.get(column)) for column in self._all])
 
     def _values(self, answered: Answered) -> dict[str, Any]:
         values: dict[str, Any] = dict(answered.row)
         for name, answer in zip(self.names, answered.answers, strict=True):
-            values[name] = None if answer.abstained else answer.label
-            values[f"{name}_probability"] = round(answer.probability, 6)
+            values |= {f"{name}_{suffix}" if suffix else name: value for suffix, value in answer.cells().items()}
         return values
 
 
@@ -213,7 +229,13 @@ def _csv(cells: Sequence[str]) -> str:
     )
 
 
-def _free(name: str, taken: Sequence[str]) -> str:
-    while name in taken or f"{name}_probability" in taken:
+def _cell(value: Any) -> str:
+    if value is None:
+        return ""
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, list | dict) else str(value)
+
+
+def _free(name: str, more: Sequence[str], taken: Sequence[str]) -> str:
+    while name in taken or any(f"{name}_{suffix}" in taken for suffix in more):
         name += "_answer"
     return name

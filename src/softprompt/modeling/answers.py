@@ -11,8 +11,8 @@ from torch import Tensor
 
 from softprompt.modeling.decoding import Written
 from softprompt.modeling.spans import Span, spans_of, write_spans
-from softprompt.prompts.soft_prompt import SoftPrompt
 from softprompt.shapes import Float
+from softprompt.tasks.readout import Readout
 from softprompt.tasks.readout_kinds import Scalar, YesNo
 from softprompt.tasks.tags import TokenTags, words_of
 from softprompt.tasks.task import Label
@@ -125,25 +125,34 @@ class TextAnswer(Answer):
         return {"": self.label}
 
 
-def answer(prompt: SoftPrompt, log_probabilities: Float[Tensor, "*words C"], cut: int, text: str = "") -> Answer:
-    """Turn what was read behind a row into an answer; log-probabilities are divided by the prompt's temperature.
+def answer(
+    readout: Readout,
+    temperature: float,
+    log_probabilities: Float[Tensor, "*words C"],
+    cut: int,
+    text: str = "",
+    abstain: float | None = None,
+) -> Answer:
+    """Turn what was read behind a row into an answer.
 
     Args:
-        prompt: the prompt, whose readout says what the numbers mean.
+        readout: what the numbers mean.
+        temperature: log-probabilities are divided by it; numbers know none.
         log_probabilities: of the choices, [C], in tagging [words, C].
         cut: tokens removed from the row.
         text: in tagging, the text whose words are tagged.
+        abstain: one label that is less probable is held back.
     """
-    readout, scores = prompt.readout, log_probabilities.double()
+    scores = log_probabilities.double()
     if isinstance(readout, Scalar):
         number = readout.low + (readout.high - readout.low) * torch.softmax(scores, dim=-1)[1].item()
         return NumberAnswer(f"{number:g}", None, {}, cut=cut, number=number)
     if isinstance(readout, YesNo):
-        return label_set(readout.labels, yes_shares(scores, prompt.temperature).tolist(), cut)
+        return label_set(readout.labels, yes_shares(scores, temperature).tolist(), cut)
     if isinstance(readout, TokenTags):
         return _tags(readout, scores, cut, text)
-    shares = torch.softmax(scores / prompt.temperature, dim=-1).tolist()
-    return one_label(dict(zip(readout.labels, shares, strict=True)), prompt.abstain, cut)
+    shares = torch.softmax(scores / temperature, dim=-1).tolist()
+    return one_label(dict(zip(readout.labels, shares, strict=True)), abstain, cut)
 
 
 def one_label(probabilities: Mapping[str, float], abstain: float | None = None, cut: int = 0) -> Answer:
@@ -174,7 +183,7 @@ def log_no(log_yes: Float[Tensor, "*rows C"]) -> Float[Tensor, "*rows C"]:
     return torch.log(-torch.expm1(near)).to(log_yes.dtype)
 
 
-def written(found: Written, cut: int) -> TextAnswer:
+def text_answer(found: Written, cut: int) -> TextAnswer:
     """Return a text that was written as an answer."""
     return TextAnswer(found.text.strip(), None, {}, cut=cut, finished=found.finished)
 

@@ -10,17 +10,18 @@ import torch
 from torch import Tensor
 
 from softprompt.backbones.backbone import Backbone, KeyValues
+from softprompt.backbones.families import Kind
 from softprompt.errors import IncompatiblePromptError, TemplateError
 from softprompt.modeling.reader import reading_of
-from softprompt.modeling.readings import Reading
+from softprompt.modeling.readings import EncodedRow, Place, Reading
 from softprompt.prompts import sites
 from softprompt.prompts.soft_prompt import SoftPrompt
 from softprompt.shapes import Float
 from softprompt.tasks.readout import Readout
 from softprompt.tasks.tags import TaggedTemplate, TokenTags
-from softprompt.tasks.template import Template, TokenizedTemplate
+from softprompt.tasks.template import Mask, Template, TokenizedTemplate
 
-FEATURES = frozenset({"chat", "key-values", "learned-rows", "scalar", "text", "token-tags", "yes-no"})
+FEATURES = frozenset({"chat", "encoder", "key-values", "learned-rows", "scalar", "text", "token-tags", "yes-no"})
 """What this room computes beyond rows at the input."""
 
 
@@ -33,12 +34,16 @@ class BoundPrompt:
         template: the template in this backbone's tokens.
         reading: how answers are read out.
         key: two bound prompts with the same key have the same prefix; `None` while the prompt is in training.
+        kind: of the backbone, which decides where a row is read.
+        answer_start: what an encoder-decoder's decoder is given before an answer.
     """
 
     tensors: Mapping[str, Tensor]
     template: TokenizedTemplate
     reading: Reading
     key: str | None = None
+    kind: Kind = "decoder"
+    answer_start: tuple[int, ...] = ()
 
     @classmethod
     def make(
@@ -53,8 +58,11 @@ class BoundPrompt:
 
         Raises:
             TemplateError: P and the template's words leave no room in the backbone's positions; or the prompt has
-                keys and values and its soft tokens do not stand together in front of the first field.
-            IncompatiblePromptError: its keys and values are not those of this backbone's layers.
+                keys and values and its soft tokens do not stand together in front of the first field; or an encoder
+                is to fill in several masks, or words that no mask can hold.
+            IncompatiblePromptError: its keys and values are not those of this backbone's layers, or its rows are for
+                an encoder-decoder and this is none.
+            UnsupportedBackboneError: the backbone takes no keys and values, or cannot read such answers.
             DataError: two labels become the same tokens.
         """
         own = {site: tensor.to(backbone.device, torch.float32) for site, tensor in tensors.items()}
@@ -62,7 +70,9 @@ class BoundPrompt:
         tokenized = template.tokenize(backbone.tokenizer, length)
         if isinstance(readout, TokenTags):
             tokenized = TaggedTemplate(template, backbone.tokenizer, length, readout.column)
-        bound = cls(own, tokenized, reading_of(backbone, readout, tokenized, own), key)
+        reading = reading_of(backbone, readout, tokenized, own)
+        bound = cls(own, tokenized, reading, key, backbone.kind, backbone.answer_start)
+        bound._check_rows(backbone)
         bound._check_room(backbone, length)
         bound._check_layers(backbone)
         return bound
@@ -74,8 +84,8 @@ class BoundPrompt:
 
     @property
     def virtual_tokens(self) -> Float[Tensor, "P D"] | None:
-        """Rows at the input; none where the prompt is keys and values."""
-        return self.tensors.get("input")
+        """Rows at the input, of an encoder-decoder its encoder's; none where the prompt is keys and values."""
+        return self.tensors.get("encoder.input", self.tensors.get("input"))
 
     @cached_property
     def layers(self) -> KeyValues | None:
@@ -92,13 +102,66 @@ class BoundPrompt:
         soft = [i for i, token in enumerate(ids) if token < 0]
         return ids[: soft[0]], ids[soft[-1] + 1 :]
 
+    def carried(self, *, shared: bool) -> tuple[int, ...]:
+        """Return the prefix's tokens that every row carries itself: of one that is shared, none.
+
+        Where the prompt is keys and values, the words around it are left.
+        """
+        if self.kind == "decoder":
+            return () if shared else self.template.prefix
+        return self.template.prefix if self.virtual_tokens is not None else self.split[0] + self.split[1]
+
+    def place(self, row: EncodedRow, start: int) -> Place:
+        """Return where a row stands and is read whose own tokens begin in the column `start`.
+
+        A decoder's at its end, an encoder's at its mask, else by the mean of all its tokens but the soft ones, an
+        encoder-decoder's where its decoder has been given the answer's start.
+        """
+        if self.kind == "encoder-decoder":
+            return Place(row, start, (len(self.answer_start) - 1,))
+        if self.kind == "decoder":
+            return Place(row, start)
+        masks: tuple[int, ...] = getattr(row, "masks", ())
+        if masks:
+            elsewhere = len(self.template.prefix) - start  # virtual tokens that are keys and values
+            behind = elsewhere and masks[0] >= len(self.split[0])
+            return Place(row, start, (masks[0] - elsewhere if behind else masks[0],))
+        tokens = (*self.carried(shared=False), *row.ids)
+        return Place(row, start, tuple(column for column, token in enumerate(tokens) if token >= 0))
+
     def with_tensors(self, tensors: Mapping[str, Tensor]) -> BoundPrompt:
         """Return the same with other tensors at the same sites, as at each step of training."""
         return replace(self, tensors=tensors, reading=self.reading.with_tensors(tensors), key=None)
 
     def limit(self, backbone: Backbone) -> int | None:
-        """Return how many tokens prefix and row may take together, the longest answer's tokens kept free."""
-        return None if backbone.max_positions is None else backbone.max_positions - self.reading.depth
+        """Return how many tokens prefix and row may take together, room for the longest answer kept behind them.
+
+        An encoder-decoder's answer stands in its decoder, and takes no room from the row.
+        """
+        if backbone.max_positions is None or self.kind == "encoder-decoder":
+            return backbone.max_positions
+        return backbone.max_positions - self.reading.depth
+
+    def _check_rows(self, backbone: Backbone) -> None:
+        """Refuse rows that have no place in this kind of backbone, and more than one mask to be read at."""
+        if "encoder.input" in self.tensors and self.kind != "encoder-decoder":
+            raise IncompatiblePromptError(
+                f"the prompt has rows for the encoder of an encoder-decoder, and `{backbone.name}` is none "
+                f"({self.kind}); train it again on this one"
+            )
+        if self.kind != "encoder":
+            return
+        if self.layers is not None and self.virtual_tokens is not None:
+            raise IncompatiblePromptError(
+                f"the prompt has keys and values and rows at the input too, which `{backbone.name}` (encoder) does not "
+                "take together; train it with one of them"
+            )
+        masks = sum(isinstance(piece, Mask) for piece in self.template.template.pieces)
+        if masks > 1:
+            raise TemplateError(
+                f"the template `{self.template.template.pattern}` has {masks} {{mask}} slots, and one "
+                "is read; leave one"
+            )
 
     def _check_room(self, backbone: Backbone, length: int) -> None:
         limit = self.limit(backbone)
@@ -107,12 +170,25 @@ class BoundPrompt:
                 f"{length} virtual tokens and the words around them take {len(self.template.prefix)} of the {limit} "
                 f"positions of `{backbone.name}`; use fewer virtual tokens"
             )
+        if limit is None or self.kind != "encoder-decoder":
+            return
+        answer = len(self.answer_start) + self.reading.depth + (0 if self.layers is None else length)
+        if answer > limit:
+            raise TemplateError(
+                f"the longest answer takes {answer} of the {limit} positions of `{backbone.name}`'s decoder, what "
+                "stands in front of it counted; let answers be shorter (max_new_tokens)"
+            )
 
     def _check_layers(self, backbone: Backbone) -> None:
         """Refuse keys and values that could not stand where the template or the backbone would have them."""
         found = sorted({int(site.split(".")[1]) for site in self.tensors if site.startswith("layers.")})
         if not found:
             return
+        if "deep-prompts" not in backbone.capabilities:
+            raise IncompatiblePromptError(
+                f"the prompt is keys and values, and `{backbone.name}` ({backbone.family.title}, {self.kind}) takes "
+                "none from outside; train rows at its input: parameterization=direct"
+            )
         if found != list(range(backbone.num_layers)):
             raise IncompatiblePromptError(
                 f"the prompt has keys and values for the layers {found}, and `{backbone.name}` has layers 0 to "

@@ -8,10 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from softprompt.backbones.backbone import Backbone, KeyValues
+from softprompt.backbones.backbone import Backbone
 from softprompt.errors import ConfigError
-from softprompt.modeling.forward import Pass, run_laid_out
-from softprompt.modeling.layout import Layout, compact
+from softprompt.modeling.forward import Pass, compacted, step
 from softprompt.modeling.text import TextReading
 from softprompt.shapes import Float, Int
 
@@ -104,8 +103,7 @@ class Writer:
             readings: what each row's answer begins with and where it ends.
             numbers: each row's number, which makes its stream of draws its own.
         """
-        assert done.past is not None, "the pass did not keep its keys and values"
-        past, mask = compact(done.past, done.mask)
+        going = compacted(done._replace(hidden=last[:, None]))
         rows = len(numbers)
         tokens: list[list[int]] = [[] for _ in range(rows)]
         sums, finished = [0.0] * rows, [False] * rows
@@ -126,25 +124,19 @@ class Writer:
             ]
             alive = [alive[place] for place in staying]
             if alive:
-                past, mask, states = self._go_on(past, mask, chosen, staying)
+                going = self._go_on(going, chosen, staying)
+                states = going.hidden[:, 0]
         return [
             Written(self._text(own, reading), tuple(own), end, total)
             for own, reading, end, total in zip(tokens, readings, finished, sums, strict=True)
         ]
 
-    def _go_on(
-        self, past: KeyValues, mask: Int[Tensor, "M S"], chosen: Int[Tensor, " M"], staying: Sequence[int]
-    ) -> tuple[KeyValues, Tensor, Tensor]:
+    def _go_on(self, going: Pass, chosen: Int[Tensor, " M"], staying: Sequence[int]) -> Pass:
         """Run the chosen tokens of the rows that stay."""
-        index = torch.tensor(staying, device=mask.device)
-        if len(staying) < len(mask):
-            past, mask = [(k[index], v[index]) for k, v in past], mask[index]
-        whole = torch.cat([mask, mask.new_ones(len(staying), 1)], dim=1)
-        layout = Layout(whole, mask.sum(1, keepdim=True))
-        embedded = self._backbone.embed(chosen[index][:, None])
-        hidden, kept = run_laid_out(self._backbone, embedded, layout, past, keep=True, far=self._far)
-        assert kept is not None, "keep=True returns keys and values"
-        return kept, whole, hidden[:, 0]
+        index = torch.tensor(staying, device=chosen.device)
+        if len(staying) < len(chosen):
+            going, chosen = going.rows(index), chosen[index]
+        return step(self._backbone, going, chosen, far=self._far)
 
     def _ended(self, tokens: Sequence[int], reading: TextReading) -> bool:
         if tokens[-1] in reading.ends:

@@ -11,6 +11,7 @@ from torch.nn.functional import pad
 
 from softprompt.backbones.backbone import Backbone, KeyValues
 from softprompt.modeling.bound import BoundPrompt, Prefix
+from softprompt.modeling.encoded import Source, decode
 from softprompt.modeling.layout import Layout, compact, contiguous, stack_left
 from softprompt.shapes import Float, Int
 
@@ -24,6 +25,7 @@ class Batch(NamedTuple):
         owner: which prompt each row belongs to.
         ids: the tokens of each row; virtual token k is -1-k.
         far: the rows lie beyond the backbone's `position_switch` (all of them or none).
+        answers: of an encoder-decoder: the tokens of each row that its decoder runs, the answer's start first.
     """
 
     bounds: Sequence[BoundPrompt]
@@ -31,22 +33,36 @@ class Batch(NamedTuple):
     owner: Sequence[int]
     ids: Sequence[Sequence[int]]
     far: bool = False
+    answers: Sequence[Sequence[int]] = ()
 
 
 class Pass(NamedTuple):
-    """What a pass leaves: hidden states of the row columns, and what is needed to go on from there."""
+    """What a pass leaves: hidden states of the row columns, and what is needed to go on from there.
+
+    Of an encoder-decoder these are the decoder's columns, and `source` is what its decoder reads.
+    """
 
     hidden: Float[Tensor, "B T D"]
     past: KeyValues | None
     mask: Int[Tensor, "B S+T"]
+    source: Source | None = None
+
+    def rows(self, index: Int[Tensor, " M"]) -> Pass:
+        """Return what some rows need to go on."""
+        past = None if self.past is None else [(k[index], v[index]) for k, v in self.past]
+        source = None if self.source is None else self.source.rows(index)
+        return Pass(self.hidden[index], past, self.mask[index], source)
 
 
 def run_prefixes(backbone: Backbone, bounds: Sequence[BoundPrompt], *, far: bool = False) -> list[Prefix]:
     """Run everything before the first field, once a prompt and all prompts together.
 
     Gradients reach virtual tokens through the keys and values of their slots; a prompt that is keys and values puts
-    them there as they are, and only the words behind them are run.
+    them there as they are, and only the words behind them are run. Where rows are not read from left to right there is
+    nothing to run before them: a prefix is a prompt's keys and values alone.
     """
+    if "shared-prefix" not in backbone.capabilities:
+        return [_own(backbone, bound) for bound in bounds]
     heads = [_head(backbone, bound, far) for bound in bounds]
     rests = [bound.template.prefix if bound.layers is None else bound.split[1] for bound in bounds]
     running = [i for i, rest in enumerate(rests) if rest]
@@ -69,16 +85,21 @@ def _head(backbone: Backbone, bound: BoundPrompt, far: bool) -> Prefix:
     """What stands in front of the words to run: nothing, or a prompt's own keys and values behind its first words."""
     if bound.layers is None:
         return Prefix(None, 0)
-    words = bound.split[0]
-    length = len(words) + bound.layers[0][0].shape[2]
-    own = [(k.to(backbone.dtype), v.to(backbone.dtype)) for k, v in bound.layers]
-    if not words:
-        return Prefix(own, length)
+    words, own = bound.split[0], _own(backbone, bound)
+    if not words or own.past is None:
+        return own
     with torch.no_grad():  # nothing in front of the prompt learns
         before = run_rows(backbone, Batch([bound], [Prefix(None, 0)], [0], [words], far), keep=True).past
     assert before is not None, "keep=True returns keys and values"
-    joined = [(torch.cat([k0, k], 2), torch.cat([v0, v], 2)) for (k0, v0), (k, v) in zip(before, own, strict=True)]
-    return Prefix(joined, length)
+    joined = [(torch.cat([k0, k], 2), torch.cat([v0, v], 2)) for (k0, v0), (k, v) in zip(before, own.past, strict=True)]
+    return Prefix(joined, len(words) + own.length)
+
+
+def _own(backbone: Backbone, bound: BoundPrompt) -> Prefix:
+    """A prompt's keys and values by themselves; nothing where it is rows at the input."""
+    if bound.layers is None:
+        return Prefix(None, 0)
+    return Prefix([(k.to(backbone.dtype), v.to(backbone.dtype)) for k, v in bound.layers], bound.layers[0][0].shape[2])
 
 
 def _apart(done: Pass) -> list[Prefix]:
@@ -98,17 +119,78 @@ def _apart(done: Pass) -> list[Prefix]:
 
 def run_rows(backbone: Backbone, batch: Batch, *, keep: bool = False) -> Pass:
     """Run the rows of a batch, each behind its prefix; `keep` returns keys and values to go on from."""
-    device = backbone.device
-    owner = torch.tensor(batch.owner, device=device)
-    lengths = torch.tensor([len(row) for row in batch.ids], device=device)
-    ids = torch.full((len(batch.ids), int(lengths.max())), backbone.pad, device=device)
-    for i, row in enumerate(batch.ids):
-        ids[i, : len(row)] = torch.tensor(row, device=device)
-    prefix_lengths = torch.tensor([p.length for p in batch.prefixes], device=device)[owner]
-    layout = contiguous(prefix_lengths, lengths, ids.shape[1])
+    owner = torch.tensor(batch.owner, device=backbone.device)
+    ids, lengths = _padded(backbone, batch.ids)
     embeddings = _embed(backbone, ids, batch.bounds, owner)
+    prefix_lengths = torch.tensor([p.length for p in batch.prefixes], device=backbone.device)[owner]
+    if batch.answers:
+        real = (torch.arange(ids.shape[1], device=ids.device) < lengths[:, None]).long()
+        source = Source(backbone.encode(embeddings, mask=real), real)
+        return _run_answers(backbone, batch, source, prefix_lengths, owner, keep=keep)
+    layout = contiguous(prefix_lengths, lengths, ids.shape[1])
+    if backbone.kind == "encoder":
+        layout = _as_written(layout, batch.bounds, prefix_lengths, owner)
     hidden, past = run_laid_out(backbone, embeddings, layout, _past(batch.prefixes, owner), keep=keep, far=batch.far)
     return Pass(hidden, past, layout.mask)
+
+
+def _padded(backbone: Backbone, rows: Sequence[Sequence[int]]) -> tuple[Int[Tensor, "B T"], Int[Tensor, " B"]]:
+    """Tokens padded on the right, and how many are real."""
+    lengths = torch.tensor([len(row) for row in rows], device=backbone.device)
+    ids = torch.full((len(rows), int(lengths.max())), backbone.pad, device=backbone.device)
+    for i, row in enumerate(rows):
+        ids[i, : len(row)] = torch.tensor(row, device=backbone.device)
+    return ids, lengths
+
+
+def _as_written(
+    layout: Layout, bounds: Sequence[BoundPrompt], slots: Int[Tensor, " B"], owner: Int[Tensor, " B"]
+) -> Layout:
+    """Count an encoder's positions as the template is written: the words in front of keys and values come first.
+
+    Every column sees every other, so that only positions tell where the prompt stands.
+    """
+    before = [0 if bound.layers is None else len(bound.split[0]) for bound in bounds]
+    ahead = torch.arange(layout.positions.shape[1], device=owner.device) < torch.tensor(before, device=owner.device)[
+        owner
+    ].unsqueeze(1)
+    return Layout(layout.mask, layout.positions - slots[:, None] * ahead)
+
+
+def _run_answers(
+    backbone: Backbone,
+    batch: Batch,
+    source: Source,
+    prefix_lengths: Int[Tensor, " B"],
+    owner: Int[Tensor, " B"],
+    *,
+    keep: bool,
+) -> Pass:
+    """Decode what rows are answered with, behind the keys and values of their prompts if there are some."""
+    ids, lengths = _padded(backbone, batch.answers)
+    mask = contiguous(prefix_lengths, lengths, ids.shape[1]).mask
+    before = mask[:, : mask.shape[1] - ids.shape[1]]
+    hidden, past, source = decode(backbone, ids, source, _past(batch.prefixes, owner), before, keep=keep)
+    return Pass(hidden, past, mask, source)
+
+
+def compacted(done: Pass) -> Pass:
+    """Return a pass whose rows end together, so that the next token of each stands right behind its last."""
+    assert done.past is not None, "the pass did not keep its keys and values"
+    past, mask = compact(done.past, done.mask)
+    return done._replace(past=past, mask=mask)
+
+
+def step(backbone: Backbone, done: Pass, tokens: Int[Tensor, " B"], *, far: bool = False) -> Pass:
+    """Go on from every row of a compacted pass with one token."""
+    ids, mask = tokens[:, None], done.mask
+    whole = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
+    if done.source is not None:
+        hidden, kept, source = decode(backbone, ids, done.source, done.past, mask, keep=True)
+        return Pass(hidden, kept, whole, source)
+    layout = Layout(whole, mask.sum(1, keepdim=True))
+    hidden, kept = run_laid_out(backbone, backbone.embed(ids), layout, done.past, keep=True, far=far)
+    return Pass(hidden, kept, whole)
 
 
 def run_on(
@@ -118,18 +200,19 @@ def run_on(
 
     The cache is compacted once, so that the new tokens stand right behind each row's last.
     """
-    assert done.past is not None, "the pass did not keep its keys and values"
-    past, mask = compact(done.past, done.mask)
+    _, past, mask, source = compacted(done)
+    assert past is not None, "a compacted pass has keys and values"
     count, rows = len(paths), mask.shape[0]
-    ids = torch.full((count, max(map(len, paths))), backbone.pad, device=mask.device)
-    for i, path in enumerate(paths):
-        ids[i, : len(path)] = torch.tensor(path, device=mask.device)
+    ids, lengths = _padded(backbone, paths)
     ids = ids.repeat_interleave(rows, dim=0)  # [Q*B, T]: every row with the first path, then every row with the second
-    lengths = torch.tensor([len(path) for path in paths], device=mask.device).repeat_interleave(rows)
+    repeated = [(k.repeat(count, 1, 1, 1), v.repeat(count, 1, 1, 1)) for k, v in past]
+    if source is not None:
+        found, _, _ = decode(backbone, ids, source.repeat(count), repeated, mask.repeat(count, 1), keep=False)
+        return found.reshape(count, rows, *found.shape[1:])
+    lengths = lengths.repeat_interleave(rows)
     after = torch.arange(ids.shape[1], device=mask.device)[None] < lengths[:, None]
     whole = torch.cat([mask.repeat(count, 1), after.long()], dim=1)
     positions = (whole.cumsum(1) - 1).clamp(min=0)[:, mask.shape[1] :]
-    repeated = [(k.repeat(count, 1, 1, 1), v.repeat(count, 1, 1, 1)) for k, v in past]
     hidden, _ = run_laid_out(backbone, backbone.embed(ids), Layout(whole, positions), repeated, keep=False, far=far)
     return hidden.reshape(count, rows, *hidden.shape[1:])
 
@@ -155,6 +238,12 @@ def _embed(
     starts = torch.tensor([sum(map(len, tables[:i])) for i in range(len(tables))], device=ids.device)
     table = torch.cat([rows.to(embeddings.device, embeddings.dtype) for rows in tables])
     return embeddings.index_put(where, table[starts[owner[where[0]]] - 1 - ids[where]])
+
+
+def embed_prefix(backbone: Backbone, bound: BoundPrompt) -> Float[Tensor, "1 S D"]:
+    """Return everything before the first field of a prompt of rows, embedded."""
+    ids, _ = _padded(backbone, [bound.template.prefix])
+    return _embed(backbone, ids, [bound], torch.zeros(1, dtype=torch.long, device=backbone.device))
 
 
 def run_laid_out(

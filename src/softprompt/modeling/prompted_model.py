@@ -12,19 +12,21 @@ from torch import Tensor
 
 from softprompt.backbones.backbone import Backbone
 from softprompt.errors import ConfigError
-from softprompt.modeling.answers import Answer, answer, written
+from softprompt.modeling.answers import Answer, answer, text_answer
 from softprompt.modeling.bound import FEATURES, BoundPrompt, Prefix
 from softprompt.modeling.decoding import Sampling, Writer, Written
 from softprompt.modeling.forward import Batch, Pass, run_on, run_prefixes, run_rows
 from softprompt.modeling.layout import by_length
+from softprompt.modeling.reader import words_refused
 from softprompt.modeling.readings import EncodedRow, Gold, Place, States, at_ends
 from softprompt.modeling.text import TextReading
 from softprompt.progress import Meter
 from softprompt.prompts.soft_prompt import SoftPrompt
 from softprompt.shapes import Float
 from softprompt.tasks.chat import TokenizedChat
+from softprompt.tasks.free_text import Text
 from softprompt.tasks.readout import Readout
-from softprompt.tasks.tags import TaggedTemplate
+from softprompt.tasks.tags import TaggedTemplate, TokenTags
 from softprompt.tasks.task import Example
 from softprompt.tasks.template import Template
 
@@ -127,17 +129,12 @@ class PromptedModel:
         others = [i for i, prompt in enumerate(each) if not isinstance(prompt.readout, Text)]
         with torch.inference_mode():
             scored = self._score_encoded([encoded[i] for i in others], [bounds[i] for i in others], None)
-        out = {
-            i: answer(each[i], logp, encoded[i].cut, rows[i].get(getattr(each[i].readout, "column", ""), ""))
-            for i, (logp, _) in zip(others, scored, strict=True)
-        }
+        out = {i: _answer(each[i], rows[i], logp, encoded[i].cut) for i, (logp, _) in zip(others, scored, strict=True)}
         found = self.write([rows[i] for i in texts], [each[i] for i in texts], allow_other_weights=allow_other_weights)
-        out |= {i: written(text, encoded[i].cut) for i, text in zip(texts, found, strict=True)}
+        out |= {i: text_answer(text, encoded[i].cut) for i, text in zip(texts, found, strict=True)}
         return [out[i] for i in range(len(rows))]
 
-    def read(
-        self, rows: Sequence[Row], prompt: SoftPrompt | BoundPrompt, *, progress: Meter | None = None
-    ) -> Readings:
+    def read(self, rows: Sequence[Row], prompt: SoftPrompt | BoundPrompt, *, progress: Meter | None = None) -> Readings:
         """Read the choices of every row with one prompt, before calibration, whatever its kind of answer.
 
         Args:
@@ -204,9 +201,8 @@ class PromptedModel:
         out: dict[int, Written] = {}
         with torch.inference_mode():
             for far, part in self._parts(encoded, bounds):
-                batch = self._batch([encoded[i].ids for i in part], [bounds[i] for i in part], far)
+                batch, places = self._batch([encoded[i] for i in part], [bounds[i] for i in part], far)
                 done = run_rows(self.backbone, batch, keep=True)
-                places = [Place(encoded[i], len(w) - len(encoded[i].ids)) for i, w in zip(part, batch.ids, strict=True)]
                 writer = Writer(self.backbone, sampling or Sampling(), far=far)
                 written = writer.write(done, at_ends(done.hidden, places), [readings[i] for i in part], part)
                 out |= dict(zip(part, written, strict=True))
@@ -234,9 +230,15 @@ class PromptedModel:
         return total
 
     def bare(self, template: Template, readout: Readout) -> BoundPrompt:
-        """Return the template with no virtual tokens at all: what zero-shot scoring uses."""
-        nothing = torch.zeros(0, self.backbone.embedding_size)
-        return BoundPrompt.make(self.backbone, {"input": nothing}, template, readout)
+        """Return the template with no virtual tokens at all: what zero-shot scoring uses.
+
+        Where the backbone has no words for the answers (`reader.words_refused`), all are equally likely.
+        """
+        tensors = {"input": torch.zeros(0, self.backbone.embedding_size)}
+        if words_refused(self.backbone, readout, template) is not None:
+            weight = torch.zeros(readout.outputs, self.backbone.hidden_size)
+            tensors |= {"readout.weight": weight, "readout.bias": weight[:, 0]}
+        return BoundPrompt.make(self.backbone, tensors, template, readout)
 
     def bind(self, prompt: SoftPrompt, *, allow_other_weights: bool = False) -> BoundPrompt:
         """Return a kept prompt in this backbone's terms, made once.
@@ -300,13 +302,9 @@ class PromptedModel:
         total = torch.zeros(len(rows), device=self.backbone.device)
         for far, members in self.sides(rows, each):
             behind = [each[i].reading.behind(gold[i]) for i in members]
-            ids = [rows[i].ids + path for i, path in zip(members, behind, strict=True)]
-            batch = self._batch(ids, [each[i] for i in members], far, held or {})
+            asked = [rows[i] for i in members]
+            batch, places = self._batch(asked, [each[i] for i in members], far, held or {}, behind)
             hidden = run_rows(self.backbone, batch).hidden
-            places = [
-                Place(rows[i], len(whole) - len(path) - len(rows[i].ids))
-                for i, whole, path in zip(members, batch.ids, behind, strict=True)
-            ]
             for which, bound in enumerate(batch.bounds):
                 mine = [j for j, owner in enumerate(batch.owner) if owner == which]
                 states = hidden if len(batch.bounds) == 1 else hidden[torch.tensor(mine, device=hidden.device)]
@@ -323,8 +321,8 @@ class PromptedModel:
         """Score encoded rows, each with its own prompt: (label log-probabilities [C], hidden state [D]) a row."""
         out: dict[int, tuple[Tensor, Tensor]] = {}
         for far, part in self._parts(rows, bounds):
-            batch = self._batch([rows[i].ids for i in part], [bounds[i] for i in part], far)
-            out |= dict(zip(part, self._score_batch(batch, [rows[i] for i in part]), strict=True))
+            batch, places = self._batch([rows[i] for i in part], [bounds[i] for i in part], far)
+            out |= dict(zip(part, self._score_batch(batch, places), strict=True))
             if progress is not None:
                 progress.advance(len(part))
         return [out[i] for i in range(len(rows))]
@@ -336,10 +334,9 @@ class PromptedModel:
             for part in by_length(widths, self.budget.rows, self.budget.tokens):
                 yield far, [members[j] for j in part]
 
-    def _score_batch(self, batch: Batch, rows: Sequence[EncodedRow]) -> list[tuple[Tensor, Tensor]]:
+    def _score_batch(self, batch: Batch, places: Sequence[Place]) -> list[tuple[Tensor, Tensor]]:
         deep = any(bound.reading.depth for bound in batch.bounds)
         done = run_rows(self.backbone, batch, keep=deep)
-        places = [Place(row, len(whole) - len(row.ids)) for row, whole in zip(rows, batch.ids, strict=True)]
         out: list[tuple[Tensor, Tensor] | None] = [None] * len(batch.ids)
         for which, bound in enumerate(batch.bounds):
             members = [i for i, owner in enumerate(batch.owner) if owner == which]
@@ -355,23 +352,36 @@ class PromptedModel:
         hidden = done.hidden if len(members) == len(places) else done.hidden[index]
 
         def go_on(paths: Sequence[tuple[int, ...]]) -> Tensor:
-            assert done.past is not None, "a pass is kept where a reading goes on from it"
-            own = Pass(hidden, [(k[index], v[index]) for k, v in done.past], done.mask[index])
-            return run_on(self.backbone, own, paths, far=far)
+            return run_on(self.backbone, done.rows(index), paths, far=far)
 
         return States(hidden, [places[i] for i in members], go_on)
 
     def _batch(
-        self, ids: Sequence[tuple[int, ...]], bounds: Sequence[BoundPrompt], far: bool, held: Held | None = None
-    ) -> Batch:
-        """Lay out rows: distinct prompts once each, with their prefixes (or the prefix inside every row)."""
+        self,
+        rows: Sequence[EncodedRow],
+        bounds: Sequence[BoundPrompt],
+        far: bool,
+        held: Held | None = None,
+        behind: Sequence[tuple[int, ...]] = (),
+    ) -> tuple[Batch, list[Place]]:
+        """Lay out rows: distinct prompts once each, with their prefixes (or the prefix inside every row).
+
+        What comes `behind` a row stands there, or in the decoder of an encoder-decoder; by default nothing.
+        """
         distinct = list(dict.fromkeys(bounds))
         where = {bound: i for i, bound in enumerate(distinct)}
         owner = [where[bound] for bound in bounds]
         shared = {bound: self._share_prefix or bound.layers is not None for bound in distinct}
         prefixes = [self._prefix(bound, far, held or {}) if shared[bound] else Prefix(None, 0) for bound in distinct]
-        whole = [row if shared[bound] else bound.template.prefix + row for bound, row in zip(bounds, ids, strict=True)]
-        return Batch(distinct, prefixes, owner, whole, far)
+        front = [bound.carried(shared=shared[bound]) for bound in bounds]
+        whole = [words + row.ids for words, row in zip(front, rows, strict=True)]
+        places = [bound.place(row, len(words)) for bound, row, words in zip(bounds, rows, front, strict=True)]
+        paths = behind or [()] * len(rows)
+        if self.backbone.kind == "encoder-decoder":
+            answers = [bound.answer_start + path for bound, path in zip(bounds, paths, strict=True)]
+            return Batch(distinct, prefixes, owner, whole, far, answers), places
+        ids = [words + path for words, path in zip(whole, paths, strict=True)]
+        return Batch(distinct, prefixes, owner, ids, far), places
 
     def _prefix(self, bound: BoundPrompt, far: bool, held: Held) -> Prefix:
         """The prefix held by the caller, or kept from an earlier call, or run now, by itself, and kept."""
@@ -385,6 +395,12 @@ class PromptedModel:
             _forget_oldest(self._kept, self._room)
         self._kept.move_to_end(key)
         return self._kept[key]
+
+
+def _answer(prompt: SoftPrompt, row: Row, log_probabilities: Tensor, cut: int) -> Answer:
+    readout = prompt.readout
+    text = row[readout.column] if isinstance(readout, TokenTags) else ""
+    return answer(readout, prompt.temperature, log_probabilities, cut, text, prompt.abstain)
 
 
 def _text_of(bound: BoundPrompt) -> TextReading:

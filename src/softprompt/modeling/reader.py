@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from softprompt.backbones.backbone import Backbone
-from softprompt.errors import TemplateError, UnsupportedBackboneError
+from softprompt.errors import SoftPromptError, TemplateError, UnsupportedBackboneError
 from softprompt.modeling.labels import LabelTrie
 from softprompt.modeling.readings import Gold, Reading
-from softprompt.modeling.rows import RowsReading, SwitchesReading, TagsReading
+from softprompt.modeling.rows import RowsReading, SwitchesReading, TagsReading, as_they_are
 from softprompt.modeling.text import ChatReading, TextReading
 from softprompt.modeling.words import WordsReading, YesNoReading
 from softprompt.shapes import Float
@@ -21,7 +21,7 @@ from softprompt.tasks.readout import LabelWords, Readout
 from softprompt.tasks.readout_kinds import Scalar, YesNo
 from softprompt.tasks.tags import TokenTags
 from softprompt.tasks.task import Example
-from softprompt.tasks.template import TokenizedTemplate
+from softprompt.tasks.template import Mask, Template, TokenizedTemplate
 
 
 def reading_of(
@@ -31,30 +31,88 @@ def reading_of(
 
     Raises:
         DataError: two labels become the same tokens.
-        TemplateError: words that do not tell answers apart at their first token, where they must.
-        UnsupportedBackboneError: the backbone has no head that scores words, and there are no learned rows.
+        TemplateError: words that do not tell answers apart at their first token, where they must; or an encoder is to
+            read words and the template has no mask, or a word is several tokens.
+        UnsupportedBackboneError: the backbone gives no such answers, or has no head that scores words and there are
+            no learned rows.
     """
     weight, bias = tensors.get("readout.weight"), tensors.get("readout.bias")
+    _check_kind(backbone, readout, template)
+    refused = words_refused(backbone, readout, template.template)
+    if refused is not None and (weight is None or bias is None):
+        raise refused
+    before = as_they_are if backbone.head is None else backbone.head.states
     if isinstance(readout, Text):
         return _text(backbone, readout, template)
     if isinstance(readout, TokenTags):
         tags = {tag: i for i, tag in enumerate(readout.tags)}
-        rows = (mean_rows(backbone, readout.words).to(backbone.device), torch.zeros(len(tags), device=backbone.device))
+        learned = weight is not None and bias is not None
         return TagsReading(
-            *((weight, bias) if weight is not None and bias is not None else rows),
+            weight if weight is not None else mean_rows(backbone, readout.words).to(backbone.device),
+            bias if bias is not None else torch.zeros(len(tags), device=backbone.device),
             lambda example: tuple(tags[tag] for tag in example.labels),
-            learned=weight is not None,
+            learned=learned,
+            before=before,
         )
     if isinstance(readout, YesNo):
         if weight is not None and bias is not None:
             return SwitchesReading(
-                weight, bias, lambda example: tuple(int(n in example.labels) for n in readout.labels)
+                weight, bias, lambda example: tuple(int(n in example.labels) for n in readout.labels), before=before
             )
         return _yes_no(backbone, readout)
     to_gold = _to_gold(readout)
     if weight is not None and bias is not None:
-        return RowsReading(weight, bias, to_gold)
+        return RowsReading(weight, bias, to_gold, before=before)
     return WordsReading(_trie(backbone, readout), backbone.logits, to_gold)
+
+
+def words_refused(backbone: Backbone, readout: Readout, template: Template) -> SoftPromptError | None:
+    """Return why a backbone cannot answer by its own words, so that learned rows must do it; None where it can.
+
+    An encoder puts nothing behind a row: it fills in one mask, with one token.
+    """
+    if isinstance(readout, Text) or backbone.kind != "encoder":
+        return None
+    name, instead = f"`{backbone.name}` ({backbone.family.title}, encoder)", "learned_rows=true"
+    if backbone.head is None:
+        return UnsupportedBackboneError(f"{name} has no head that scores words; read it by learned rows: {instead}")
+    if isinstance(readout, YesNo):
+        return UnsupportedBackboneError(
+            f"{name} puts nothing behind a row, where each label's yes or no would be asked; read it by learned rows: "
+            f"{instead}"
+        )
+    if isinstance(readout, TokenTags):
+        return None
+    if not any(isinstance(piece, Mask) for piece in template.pieces):
+        return TemplateError(
+            f"{name} says words where a mask stands, and the template `{template.pattern}` has none; put one {{mask}} "
+            f"where the answer belongs, or read it by learned rows: {instead}"
+        )
+    lengths = {word: len(backbone.tokenizer.encode(word, add_special_tokens=False)) for word in readout.words}
+    long = next((word for word, length in lengths.items() if length != 1), None)
+    if long is None:
+        return None
+    return TemplateError(
+        f"the word `{long.strip()}` is {lengths[long]} tokens for {name}, and a mask holds one; give other words, or "
+        f"read it by learned rows: {instead}"
+    )
+
+
+def _check_kind(backbone: Backbone, readout: Readout, template: TokenizedTemplate) -> None:
+    """Refuse answers that a kind of backbone does not give at all."""
+    name = f"`{backbone.name}` ({backbone.family.title}, {backbone.kind})"
+    if isinstance(readout, Text) and "generation" not in backbone.capabilities:
+        raise UnsupportedBackboneError(f"{name} writes no text; take a decoder or an encoder-decoder, or give labels")
+    if backbone.kind != "encoder-decoder":
+        return
+    if isinstance(template, TokenizedChat):
+        raise UnsupportedBackboneError(
+            f"{name} holds no conversations, which are read from left to right; take a decoder"
+        )
+    if isinstance(readout, TokenTags):
+        raise UnsupportedBackboneError(
+            f"{name} answers in its decoder, where no word of the row stands; tag with an encoder"
+        )
 
 
 def mean_rows(backbone: Backbone, words: Sequence[str]) -> Float[Tensor, "C D"]:

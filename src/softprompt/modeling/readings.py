@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
+from softprompt.backbones.bidirectional import pool
 from softprompt.shapes import Float
 from softprompt.tasks.chat import ChatRow
 from softprompt.tasks.tags import TaggedRow
@@ -30,15 +31,18 @@ class Place(NamedTuple):
     Attributes:
         row: the row's own tokens.
         start: the column of the first of them.
+        read: the columns that the row is read at, where that is not its end: one, such as a mask's, or several whose
+            states are averaged.
     """
 
     row: EncodedRow
     start: int
+    read: tuple[int, ...] = ()
 
     @property
     def end(self) -> int:
-        """The column of the row's last own token."""
-        return self.start + len(self.row.ids) - 1
+        """The column that the row is read at, and that answers follow: of its last own token, unless `read` tells."""
+        return self.read[-1] if self.read else self.start + len(self.row.ids) - 1
 
 
 class States(NamedTuple):
@@ -56,14 +60,19 @@ class States(NamedTuple):
 
     @property
     def last(self) -> Float[Tensor, "M D"]:
-        """The state at the end of each row."""
+        """The state that each row is read by."""
         return at_ends(self.hidden, self.places)
 
 
 def at_ends(hidden: Float[Tensor, "M T D"], places: Sequence[Place]) -> Float[Tensor, "M D"]:
-    """Return the state at the end of each row."""
+    """Return the state that each row is read by: at its end or its mask, or the mean of several, in fp32."""
     rows = torch.arange(len(places), device=hidden.device)
-    return hidden[rows, torch.tensor([place.end for place in places], device=hidden.device)]
+    if all(len(place.read) < 2 for place in places):
+        return hidden[rows, torch.tensor([place.end for place in places], device=hidden.device)]
+    columns = torch.zeros(hidden.shape[:2], dtype=torch.long, device=hidden.device)
+    for number, place in enumerate(places):
+        columns[number, list(place.read or (place.end,))] = 1
+    return pool(hidden, columns, "mean")
 
 
 @runtime_checkable

@@ -21,24 +21,32 @@ ToGold = Callable[[Example], Gold]
 """Gives the right answer of a labelled row."""
 
 
+def as_they_are(states: Float[Tensor, "M D"]) -> Float[Tensor, "M D"]:
+    """Return states as they are: what a backbone without a head of its own gives to rows."""
+    return states
+
+
 @dataclass(frozen=True, eq=False)
 class RowsReading:
-    """One choice a row, by the state at its end: log softmax(W h + b).
+    """One choice a row, by the state that it is read by: log softmax(W t(h) + b).
 
-    Whatever the answers' words are, one pass reads all of them. The right answer is a choice's number, or the share
-    of the second of two choices (a number between two bounds).
+    t is what the backbone's own head does to a state before its output rows: nothing in most decoders. Whatever the
+    answers' words are, one pass reads all of them. The right answer is a choice's number, or the share of the second
+    of two choices (a number between two bounds).
 
     Attributes:
         weight: W, [C, D] in fp32.
         bias: b, [C] in fp32.
         to_gold: gives the right answer of a labelled row.
         learned: the rows are the prompt's own; else they stay as they are.
+        before: t.
     """
 
     weight: Float[Tensor, "C D"]
     bias: Float[Tensor, " C"]
     to_gold: ToGold
     learned: bool = True
+    before: Callable[[Tensor], Tensor] = as_they_are
     depth: int = 0
     questions: int = 1
 
@@ -71,7 +79,7 @@ class RowsReading:
         return replace(self, weight=tensors["readout.weight"], bias=tensors["readout.bias"])
 
     def _scores(self, states: Float[Tensor, "M D"]) -> Float[Tensor, "M C"]:
-        return states.float() @ self.weight.T + self.bias
+        return self.before(states).float() @ self.weight.T + self.bias
 
     def _read(self, states: Float[Tensor, "M D"]) -> Float[Tensor, "M C"]:
         return torch.log_softmax(self._scores(states), dim=-1)

@@ -9,8 +9,11 @@ from typing import NamedTuple
 
 from softprompt.errors import ConfigError, DataError
 from softprompt.modeling.answers import Answer
+from softprompt.modeling.ensemble import How, check_members, joined
 from softprompt.modeling.prompted_model import PromptedModel
 from softprompt.prompts.soft_prompt import SoftPrompt
+from softprompt.tasks.chat import ChatTemplate
+from softprompt.tasks.messages import Message, as_json
 
 CHUNK = 256
 """Rows read, answered and handed on together."""
@@ -62,7 +65,7 @@ class Asked:
         return cls(name, prompt, {varying[0]: column}, fixed)
 
     def fields(self, row: Mapping[str, str]) -> dict[str, str]:
-        """Return what the template asks for, out of a row.
+        """Return what the template asks for, out of a row; plain text for a conversation is its first user turn.
 
         Raises:
             DataError: the row lacks a column.
@@ -73,11 +76,19 @@ class Asked:
             raise DataError(
                 f"`{self.name}` asks for `{missing}` in each row, and a row has {there}; add it to every row"
             )
-        return {**{field: row[column] for field, column in self.columns.items()}, **self.constants}
+        found = {**{field: row[column] for field, column in self.columns.items()}, **self.constants}
+        if isinstance(self.prompt.template, ChatTemplate):
+            return {field: _conversation(text) for field, text in found.items()}
+        return found
+
+
+def _conversation(text: str) -> str:
+    """A conversation as JSON; other text as the one turn of a user."""
+    return text if text.lstrip().startswith("[") else as_json([Message("user", text)])
 
 
 class Answered(NamedTuple):
-    """A row with the answer of each prompt, in the order in which the prompts were given."""
+    """A row with the answer of each prompt, in the order in which the prompts were given, or of their ensemble."""
 
     row: Mapping[str, str]
     answers: tuple[Answer, ...]
@@ -89,6 +100,7 @@ def answer_stream(
     asked: Sequence[Asked],
     *,
     chunk: int | None = None,
+    ensemble: How | None = None,
     allow_other_weights: bool = False,
 ) -> Iterator[list[Answered]]:
     """Yield the rows in their order, each with every prompt's answer, a chunk at a time and in constant memory.
@@ -98,17 +110,23 @@ def answer_stream(
         rows: each with the columns that `asked` names.
         asked: the prompts, at least one.
         chunk: rows answered together, at least 1; by default 256.
+        ensemble: join the prompts' answers into one, by `mean` or `vote`.
         allow_other_weights: accept prompts trained on other weights of this architecture.
 
     Raises:
         IncompatiblePromptError: a prompt was trained on another backbone.
+        ConfigError: an ensemble whose prompts do not answer the same question.
         DataError: a row lacks a column.
         TemplateError: a row leaves nothing to read an answer from.
     """
     coming = iter(rows)
     prompts = [each.prompt for each in asked]
+    if ensemble is not None:
+        check_members(prompts)
     while part := list(islice(coming, chunk or CHUNK)):
         views = [each.fields(row) for row in part for each in asked]
         found = model.score(views, prompts * len(part), allow_other_weights=allow_other_weights)
         width = len(asked)
-        yield [Answered(row, tuple(found[i * width : (i + 1) * width])) for i, row in enumerate(part)]
+        each = [tuple(found[i * width : (i + 1) * width]) for i in range(len(part))]
+        given = each if ensemble is None else [(joined(answers, ensemble),) for answers in each]
+        yield [Answered(row, answers) for row, answers in zip(part, given, strict=True)]

@@ -17,6 +17,7 @@ from softprompt.errors import ConfigError, IncompatiblePromptError
 from softprompt.prompts.soft_prompt import SoftPrompt
 from softprompt.shapes import Float
 
+_AT_ONCE = 8_192
 COMMON = 5000
 """How many of the vocabulary's first tokens count as common (Lester et al. 2021 sample from 5,000)."""
 
@@ -96,10 +97,11 @@ def from_prompt(backbone: Backbone, length: int, prompt: SoftPrompt, *, allow_ot
         IncompatiblePromptError: it was trained on another backbone, or has no input rows.
     """
     _check_length(length)
-    prompt.check(backbone.fingerprint, allow_other_weights=allow_other_weights)
-    if "input" not in prompt.tensors:
+    prompt.check(backbone.fingerprint, allow_other_weights=allow_other_weights, features={"encoder"})
+    site = next((site for site in ("input", "encoder.input") if site in prompt.tensors), None)
+    if site is None:
         raise IncompatiblePromptError(f"the prompt holds {', '.join(prompt.tensors)} and no input rows to start from")
-    rows = prompt.tensors["input"].float()
+    rows = prompt.tensors[site].float()
     fit = _fit_said(rows.shape[0], length, "repeated")
     return Initial(rows[torch.arange(length) % rows.shape[0]].clone(), f"prompt {prompt.digest[:12]}{fit}")
 
@@ -127,6 +129,39 @@ def _embed(backbone: Backbone, ids: Tensor) -> Tensor:
         return backbone.embed(ids.to(backbone.device)).float().cpu()
 
 
+def nearest_tokens(backbone: Backbone, rows: Float[Tensor, "P D"]) -> Tensor:
+    """Return the ids [P] of the tokens whose embeddings lie nearest to some rows: of embedded tokens, those tokens.
+
+    Args:
+        backbone: the frozen transformer.
+        rows: first values, on the CPU.
+    """
+    found = torch.zeros(len(rows), dtype=torch.long)
+    least = torch.full((len(rows),), torch.inf)
+    for ids in torch.arange(backbone.vocab_size).split(_AT_ONCE):
+        distance, place = torch.cdist(rows, _embed(backbone, ids)).min(dim=1)
+        nearer = distance < least
+        found = torch.where(nearer, ids[place], found)
+        least = torch.where(nearer, distance, least)
+    return found
+
+
+def bias_of_words(backbone: Backbone, words: Sequence[str]) -> Float[Tensor, " C"]:
+    """Return what the output rows of each answer's words have for a bias, on the mean; zero where there is none.
+
+    Args:
+        backbone: the frozen transformer.
+        words: the words of each answer, C of them, each with at least one token.
+    """
+    none = torch.zeros(len(words))
+    if backbone.head is None:
+        return none
+    ids = [torch.tensor(backbone.tokenizer.encode(word, add_special_tokens=False)) for word in words]
+    found = [backbone.head.bias(each.to(backbone.device)) for each in ids]
+    known = [bias.detach().cpu().mean() for bias in found if bias is not None]
+    return torch.stack(known) if known and len(known) == len(words) else none
+
+
 def rows_of_words(backbone: Backbone, words: Sequence[str], generator: Generator) -> Float[Tensor, "C D"]:
     """Return where learned rows start: the mean output row of each answer's words.
 
@@ -148,5 +183,5 @@ def rows_of_words(backbone: Backbone, words: Sequence[str], generator: Generator
     known = [rows.mean(0) for rows in found if rows is not None]
     if len(known) == len(words):
         return torch.stack(known)
-    size = backbone.hidden_size
-    return torch.randn(len(words), size, generator=generator) / size**0.5
+    drawn: Tensor = torch.randn(len(words), backbone.hidden_size, generator=generator) / backbone.hidden_size**0.5
+    return drawn

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
@@ -93,6 +93,20 @@ class SoftPrompt:
     def digest(self) -> str:
         """The sha256 of `to_bytes()`, in hex: the prompt's name wherever it goes."""
         return hashlib.sha256(self.to_bytes()).hexdigest()
+
+    @property
+    def has_rows(self) -> bool:
+        """Whether it has a light head: learned rows, by which its answers are read."""
+        return "readout.weight" in self.tensors
+
+    def alone(self) -> SoftPrompt:
+        """Return the same virtual tokens without the learned rows, read by the words of the answers instead.
+
+        The temperature was fitted to the rows, so it is 1 here.
+        """
+        kept = {site: tensor for site, tensor in self.tensors.items() if not site.startswith("readout.")}
+        requires = tuple(feature for feature in self.requires if feature != "learned-rows")
+        return replace(self, tensors=kept, requires=requires, temperature=1.0, abstain=None)
 
     def to_bytes(self) -> bytes:
         """Return the prompt as the bytes of its file, the same in every process."""
@@ -202,9 +216,7 @@ class SoftPrompt:
                 raise refused("prompt", reason)
             dtype_name(site, self.tensors[site], "prompt")
             check_finite(site, self.tensors[site], "prompt")
-        reason = check_features(self.requires, self._shapes) or sites.check_together(
-            self._shapes, self.readout.outputs
-        )
+        reason = check_features(self.requires, self._shapes) or sites.check_together(self._shapes, self.readout.outputs)
         if reason:
             raise refused("prompt", reason)
         self._manifest()

@@ -65,10 +65,10 @@ def check_alone_and_batched(backbone: Backbone) -> None:
     for pattern in PATTERNS:
         for readout in READOUTS:
             some = prompt(backbone, 5, pattern=pattern, readout=readout)
-            alone = torch.stack([_scores(backbone, [row], [some])[0] for row in rows()])
+            alone = torch.stack([scores(backbone, [row], [some])[0] for row in rows()])
             for budget in (Budget(2, 10_000), Budget(64, 10_000), Budget(64, 64)):
-                together = torch.stack(_scores(backbone, rows()[::-1], [some] * 8, budget)[::-1])
-                _same(together, alone, f"{pattern}, {readout}, {budget}")
+                together = torch.stack(scores(backbone, rows()[::-1], [some] * 8, budget)[::-1])
+                same(together, alone, f"{pattern}, {readout}, {budget}")
 
 
 def check_mixed_prompts(backbone: Backbone) -> None:
@@ -81,27 +81,27 @@ def check_mixed_prompts(backbone: Backbone) -> None:
         prompt(backbone, 2, seed=5, pattern="no-prefix"),
     ]
     each = [kinds[i % len(kinds)] for i in range(15)]
-    alone = [_scores(backbone, [row], [one])[0] for row, one in zip(rows(15), each, strict=True)]
-    for mixed, single in zip(_scores(backbone, rows(15), each), alone, strict=True):
-        _same(mixed, single, "mixed prompts")
+    alone = [scores(backbone, [row], [one])[0] for row, one in zip(rows(15), each, strict=True)]
+    for mixed, single in zip(scores(backbone, rows(15), each), alone, strict=True):
+        same(mixed, single, "mixed prompts")
 
 
 def check_large_batch(backbone: Backbone) -> None:
     """64 rows of mixed lengths, in a shuffled order and behind prompts of two lengths, score as they do alone."""
     some, kinds = rows(64), [prompt(backbone, 4, seed=1), prompt(backbone, 9, seed=2)]
     order = torch.randperm(64, generator=torch.Generator().manual_seed(0)).tolist()
-    mixed = _scores(backbone, [some[i] for i in order], [kinds[i % 2] for i in order])
+    mixed = scores(backbone, [some[i] for i in order], [kinds[i % 2] for i in order])
     for found, i in zip(mixed, order, strict=True):
-        _same(found, _scores(backbone, [some[i]], [kinds[i % 2]])[0], f"row {i} of 64")
+        same(found, scores(backbone, [some[i]], [kinds[i % 2]])[0], f"row {i} of 64")
 
 
 def check_long_prefix(backbone: Backbone) -> None:
     """Prompts longer than the attention window, and rows longer than it, score the same alone and batched."""
     for length in (7, 8, 9, 30):
         each = [prompt(backbone, length), prompt(backbone, 2, seed=1)] * 4
-        alone = [_scores(backbone, [row], [one])[0] for row, one in zip(rows(), each, strict=True)]
-        for mixed, single in zip(_scores(backbone, rows(), each), alone, strict=True):
-            _same(mixed, single, f"P={length}")
+        alone = [scores(backbone, [row], [one])[0] for row, one in zip(rows(), each, strict=True)]
+        for mixed, single in zip(scores(backbone, rows(), each), alone, strict=True):
+            same(mixed, single, f"P={length}")
 
 
 def check_shared_prefix_is_the_row_path(backbone: Backbone) -> None:
@@ -109,8 +109,8 @@ def check_shared_prefix_is_the_row_path(backbone: Backbone) -> None:
     for readout in READOUTS:
         some = prompt(backbone, 6, readout=readout)
         shared, carried = (_loss_and_gradient(backbone, some, share) for share in (True, False))
-        _same(shared[0], carried[0], f"loss, {readout}")
-        _same(shared[1] / carried[1].abs().max(), carried[1] / carried[1].abs().max(), f"gradient, {readout}")
+        same(shared[0], carried[0], f"loss, {readout}")
+        same(shared[1] / carried[1].abs().max(), carried[1] / carried[1].abs().max(), f"gradient, {readout}")
 
 
 def check_training_is_serving(backbone: Backbone) -> None:
@@ -123,20 +123,20 @@ def check_training_is_serving(backbone: Backbone) -> None:
         with torch.no_grad():
             trained = model.gold_log_probabilities(encoded, bound, gold)
         served = model.score_labels(rows(), some).log_probabilities[torch.arange(8), torch.tensor(gold)]
-        _same(trained, served, readout)
+        same(trained, served, readout)
 
 
 def check_against_plain_forward(backbone: Backbone) -> None:
     """Probabilities are those of the transformer's own forward pass over the whole concatenated row."""
     for pattern in PATTERNS:
         some = prompt(backbone, 4, pattern=pattern)
-        served = torch.stack(_scores(backbone, rows(), [some] * 8))
-        _same(served, torch.stack([_plain(backbone, some, row) for row in rows()]), pattern)
+        served = torch.stack(scores(backbone, rows(), [some] * 8))
+        same(served, torch.stack([_plain(backbone, some, row) for row in rows()]), pattern)
 
 
 def check_prompt_matters(backbone: Backbone) -> None:
     """Another prompt gives another answer: the virtual tokens are not silently ignored."""
-    one, other = (_scores(backbone, rows(1), [prompt(backbone, 5, seed=seed)])[0] for seed in (0, 1))
+    one, other = (scores(backbone, rows(1), [prompt(backbone, 5, seed=seed)])[0] for seed in (0, 1))
     assert (one - other).abs().max() > 1e-3, "two different prompts gave the same probabilities"
 
 
@@ -146,12 +146,12 @@ def check_keys_and_values(backbone: Backbone) -> None:
         return
     some, other = prompt(backbone, 5), prompt(backbone, 3, seed=1)
     layered = key_values_of(backbone, some)
-    expected = torch.stack(_scores(backbone, rows(), [some] * 8))
-    _same(torch.stack(_scores(backbone, rows(), [layered] * 8)), expected, "keys and values of rows")
+    expected = torch.stack(scores(backbone, rows(), [some] * 8))
+    same(torch.stack(scores(backbone, rows(), [layered] * 8)), expected, "keys and values of rows")
     each = [layered, other, key_values_of(backbone, other), some] * 2
-    alone = [_scores(backbone, [row], [one])[0] for row, one in zip(rows(), each, strict=True)]
-    for mixed, single in zip(_scores(backbone, rows(), each), alone, strict=True):
-        _same(mixed, single, "keys and values among rows")
+    alone = [scores(backbone, [row], [one])[0] for row, one in zip(rows(), each, strict=True)]
+    for mixed, single in zip(scores(backbone, rows(), each), alone, strict=True):
+        same(mixed, single, "keys and values among rows")
 
 
 def key_values_of(backbone: Backbone, some: SoftPrompt) -> SoftPrompt:
@@ -175,15 +175,15 @@ def check_learned_rows(backbone: Backbone) -> None:
     weight = torch.randn(count, backbone.hidden_size, generator=generator)
     tensors = {**some.tensors, "readout.weight": weight, "readout.bias": torch.arange(count) / count}
     with_rows = SoftPrompt(tensors, some.template, some.readout, backbone.fingerprint)
-    alone = torch.stack([_scores(backbone, [row], [with_rows])[0] for row in rows()])
-    _same(torch.stack(_scores(backbone, rows(), [with_rows] * 8)), alone, "learned rows")
+    alone = torch.stack([scores(backbone, [row], [with_rows])[0] for row in rows()])
+    same(torch.stack(scores(backbone, rows(), [with_rows] * 8)), alone, "learned rows")
     model, bound = PromptedModel(backbone), BoundPrompt.of(backbone, with_rows)
     hidden = model.score_labels(rows(), with_rows).hidden
-    _same(torch.softmax(hidden @ weight.T + tensors["readout.bias"], dim=-1), alone, "rows by hand")
+    same(torch.softmax(hidden @ weight.T + tensors["readout.bias"], dim=-1), alone, "rows by hand")
     gold = [i % count for i in range(8)]
     with torch.no_grad():
         trained = model.gold_log_probabilities([model.encode(row, bound) for row in rows()], bound, gold)
-    _same(trained.exp(), alone[torch.arange(8), torch.tensor(gold)], "learned rows in training")
+    same(trained.exp(), alone[torch.arange(8), torch.tensor(gold)], "learned rows in training")
 
 
 def check_text(backbone: Backbone) -> None:
@@ -200,7 +200,7 @@ def check_text(backbone: Backbone) -> None:
         with torch.no_grad():
             term = model.gold_log_probabilities([model.encode(row, bound)], bound, [single.tokens])
         found = torch.tensor([single.log_probability]) / len(single.tokens)
-        _same(found, term / len(single.tokens), "the log-probability of a text")
+        same(found, term / len(single.tokens), "the log-probability of a text")
 
 
 CHECKS = (
@@ -219,7 +219,7 @@ CHECKS = (
 """Every check; each takes an fp32 backbone and raises AssertionError where the contract is broken."""
 
 
-def _scores(
+def scores(
     backbone: Backbone, some: Sequence[Mapping[str, str]], prompts: Sequence[SoftPrompt], budget: Budget | None = None
 ) -> list[Tensor]:
     """Label probabilities of each row, [C] each."""
@@ -250,6 +250,7 @@ def _plain(backbone: Backbone, some: SoftPrompt, row: Mapping[str, str]) -> Tens
     return torch.softmax(logits[words], dim=0)
 
 
-def _same(found: Tensor, expected: Tensor, what: str) -> None:
+def same(found: Tensor, expected: Tensor, what: str) -> None:
+    """Hold two tensors of probabilities or relative gradients to the tolerance."""
     difference = float((found.double() - expected.double()).abs().max())
     assert difference < TOLERANCE, f"{what}: differs by {difference:.1e}, more than {TOLERANCE:.0e}"

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from softprompt.modeling.bound import BoundPrompt, Prefix
-from softprompt.modeling.layout import by_length
 from softprompt.modeling.prompted_model import PromptedModel
 from softprompt.modeling.readings import EncodedRow, Gold
-from softprompt.shapes import Float
+from softprompt.training.parallel import ALONE, Learned, World
 
 TOKENS = {"cpu": 2048, "cuda": 32_768}
 """Tokens, padding counted, whose graph is held at once, by device: a few gigabytes for 270M parameters. A fixed
@@ -35,14 +34,9 @@ class Share(NamedTuple):
     weights: Sequence[float]
 
 
-class Learned(NamedTuple):
-    """The loss of one prompt in one step, and its gradient by site."""
-
-    loss: Float[Tensor, ""]
-    gradient: Mapping[str, Tensor]
-
-
-def gradients(model: PromptedModel, shares: Sequence[Share], tokens: int) -> list[Learned]:
+def gradients(
+    model: PromptedModel, shares: Sequence[Share], tokens: int, world: World = ALONE, scale: float = 1.0
+) -> list[Learned]:
     """Return loss and gradient of every prompt, from one run of their prefixes and shared passes over their rows.
 
     A prompt's rows meet no other prompt's tensors, so its gradient is what it would be alone. Rows of like length
@@ -53,6 +47,8 @@ def gradients(model: PromptedModel, shares: Sequence[Share], tokens: int) -> lis
         model: the frozen backbone.
         shares: what each prompt learns from; each has at least one row.
         tokens: tokens whose graph is held at once.
+        world: the processes that the rows are dealt out to; what is returned is of this one's rows (`World.total`).
+        scale: what losses are multiplied by before the backward pass, and gradients divided by after it.
     """
     flat = [(which, row) for which, share in enumerate(shares) for row in range(len(share.rows))]
     rows = [shares[which].rows[row] for which, row in flat]
@@ -63,17 +59,18 @@ def gradients(model: PromptedModel, shares: Sequence[Share], tokens: int) -> lis
         len(row.ids) + len(bound.reading.behind(shares[which].gold[number]))
         for (which, number), row, bound in zip(flat, rows, bounds, strict=True)
     ]
-    for part in by_length(lengths, len(rows), tokens):
+    for mine in world.passes(lengths, tokens):
+        part = mine or [lengths.index(min(lengths))]  # nothing left, but a pass to make: one that counts for nothing
         own = [flat[i] for i in part]
         gold = [shares[which].gold[row] for which, row in own]
         terms = model.gold_log_probabilities([rows[i] for i in part], [bounds[i] for i in part], gold, held)
-        weights = torch.tensor([shares[which].weights[row] for which, row in own], device=terms.device)
-        weighted = -terms * weights
-        weighted.sum().backward()
+        counts = [shares[which].weights[row] if mine else 0.0 for which, row in own]
+        weighted = -terms * torch.tensor(counts, device=terms.device)
+        (weighted.sum() * scale).backward()
         for which, value in zip((which for which, _ in own), weighted.detach().cpu(), strict=True):
             losses[which] = losses[which] + value
-    _through(run, held)
-    return [Learned(loss, _gathered(share.bound)) for loss, share in zip(losses, shares, strict=True)]
+    _through(run, held, whole=world.lockstep)
+    return [Learned(loss, _gathered(share.bound, scale)) for loss, share in zip(losses, shares, strict=True)]
 
 
 Held = dict[tuple[BoundPrompt, bool], Prefix]
@@ -96,23 +93,26 @@ def _leaves(prefix: Prefix) -> list[tuple[Tensor, Tensor]] | None:
     ]
 
 
-def _through(run: Held, held: Held) -> None:
-    """Send what gathered at the copies back through the prefixes, all of them in one backward pass."""
+def _through(run: Held, held: Held, *, whole: bool) -> None:
+    """Send what gathered at the copies back through the prefixes, all of them in one backward pass.
+
+    With `whole`, nothing is sent where nothing gathered, instead of leaving the passage out.
+    """
     ends, gathered = [], []
     for key, prefix in run.items():
         copies = held[key].past or []
         for pair, leaves in zip(prefix.past or [], copies, strict=True):
             for end, leaf in zip(pair, leaves, strict=True):
-                if leaf.grad is not None:
+                if leaf.grad is not None or (whole and leaf.requires_grad):
                     ends.append(end)
-                    gathered.append(leaf.grad)
+                    gathered.append(torch.zeros_like(leaf) if leaf.grad is None else leaf.grad)
     if ends:
         torch.autograd.backward(ends, gathered)
 
 
-def _gathered(bound: BoundPrompt) -> dict[str, Tensor]:
+def _gathered(bound: BoundPrompt, scale: float) -> dict[str, Tensor]:
     return {
-        site: torch.zeros_like(leaf) if leaf.grad is None else leaf.grad
+        site: torch.zeros_like(leaf) if leaf.grad is None else leaf.grad / scale
         for site, leaf in bound.tensors.items()
         if leaf.requires_grad
     }

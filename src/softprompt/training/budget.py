@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import re
 import statistics
 import time
 from pathlib import Path
 from typing import NamedTuple
 
-from softprompt import durable
 from softprompt.errors import ConfigError
 from softprompt.modeling.prompted_model import PromptedModel
 from softprompt.progress import say
-from softprompt.training.bank import TOKENS, gradients
+from softprompt.training.bank import gradients
 from softprompt.training.learner import Learner
 from softprompt.training.lesson import Lesson
+from softprompt.training.memory import add_to_plan, first_holding, read_plan
+from softprompt.training.parallel import World
 from softprompt.training.race import halving
 
 _WRITTEN = re.compile(
@@ -76,20 +76,22 @@ def steps_within(text: str, model: PromptedModel, trial: Lesson, field: int, pla
         plan: the file that remembers the answer.
         resume: take it from there.
     """
-    if resume and plan.exists():
-        return int(json.loads(plan.read_text(encoding="utf-8"))["steps"])
+    world = World.here(lockstep=model.backbone.sharded)
+    if resume and "steps" in read_plan(plan):
+        return int(read_plan(plan)["steps"])
     budget = parse(text)
-    unit = 1.0 if budget.unit == "steps" else _step_cost(budget.unit, model, trial)
+    unit = 1.0 if budget.unit == "steps" else world.agreed(_step_cost(budget.unit, model, trial, world))
     steps = max(1, int(budget.amount / unit))
     while steps > 1 and race_cost(field, steps) * unit > budget.amount:
         steps -= 1
-    durable.write_text(plan, json.dumps({"budget": text, "unit_per_step": unit, "steps": steps}) + "\n")
+    if world.first:
+        add_to_plan(plan, budget=text, unit_per_step=unit, steps=steps)
     say(f"a budget of {text} is {steps} steps" + (f" with {field} candidates racing" if field > 1 else ""))
     return steps
 
 
-def _step_cost(unit: str, model: PromptedModel, trial: Lesson) -> float:
-    """What one step of one prompt takes, in seconds, tokens or examples."""
+def _step_cost(unit: str, model: PromptedModel, trial: Lesson, world: World) -> float:
+    """What one step of one prompt takes, in seconds, tokens or examples; of all processes together."""
     learner = Learner(model, trial)
     shares = [learner.share(step) for step in range(_MEASURED + 1)]
     if unit == "examples":
@@ -97,8 +99,9 @@ def _step_cost(unit: str, model: PromptedModel, trial: Lesson) -> float:
     if unit == "tokens":
         return statistics.fmean(sum(len(row.ids) for row in share.rows) for share in shares)
     seconds = []
+    tokens = first_holding(model.backbone, trial.config).tokens
     for share in shares:
         began = time.perf_counter()
-        gradients(model, [share], trial.config.tokens_at_once or TOKENS[model.backbone.device.type])
+        gradients(model, [share], tokens, world)
         seconds.append(time.perf_counter() - began)
     return statistics.median(seconds[1:])

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from softprompt.backbones.backbone import Backbone
+from softprompt.modeling.reader import words_refused
 from softprompt.tasks.readout import LabelWords, Readout
 from softprompt.tasks.template import Template
 from softprompt.training.config import STEPS, TrainConfig
@@ -18,13 +19,15 @@ from softprompt.training.config import STEPS, TrainConfig
 EPOCHS = 40
 """Times that a small set is seen at most; more only learns it by heart."""
 LEAST_STEPS = 40
+EXTENSIONS = 2
+"""Times that a run may go on while it still improves: a run that needs it ends after seven times its first length."""
 
 
 def settled(config: TrainConfig, template: Template, readout: Readout, backbone: Backbone, rows: int) -> TrainConfig:
     """Return the settings with everything decided that was left open: the default candidate.
 
     Keys and values in every layer with learned rows where the template and the backbone can carry them; else rows at
-    the input. `exportable` asks for what PEFT and vLLM can carry.
+    the input, as for encoder-decoders. `exportable` asks for what PEFT and vLLM can carry.
 
     Args:
         config: the settings as asked for.
@@ -44,9 +47,24 @@ def settled(config: TrainConfig, template: Template, readout: Readout, backbone:
             "learned_rows": learned,
             "init": config.init or "text",
             "learning_rate": config.rate,
+            "extend": _extensions(config),
             "steps": config.steps or default_steps(len(readout.labels), rows, config.batch_size),
         }
     )
+
+
+def needs_rows(backbone: Backbone, template: Template, readout: Readout) -> bool:
+    """Tell whether answers can be read by learned rows only, so that no candidate may do without.
+
+    An encoder without a head for words is one reason, a row without a mask another.
+    """
+    return words_refused(backbone, readout, template) is not None
+
+
+def _extensions(config: TrainConfig) -> int:
+    if config.extend is not None:
+        return config.extend
+    return EXTENSIONS if config.steps is None and config.budget is None else 0
 
 
 def default_steps(labels: int, rows: int, batch_size: int) -> int:
@@ -65,25 +83,27 @@ def default_steps(labels: int, rows: int, batch_size: int) -> int:
     return max(min(wanted, at_most), min(LEAST_STEPS, wanted))
 
 
-def field(config: TrainConfig, default: TrainConfig) -> dict[str, TrainConfig]:
+def field(config: TrainConfig, default: TrainConfig, *, rows_needed: bool = False) -> dict[str, TrainConfig]:
     """Return the candidates of a race by name, the default first; only what `config` leaves open is varied.
 
     Args:
         config: the settings as asked for.
         default: the same, `settled`.
+        rows_needed: every candidate has learned rows (`needs_rows`).
     """
     out = {_name(default): default}
-    for change in _changes(config, default):
+    for change in _changes(config, default, rows_needed):
         other = default.model_copy(update=change)
         out.setdefault(_name(other), other)
     return out
 
 
-def _changes(config: TrainConfig, default: TrainConfig) -> Iterator[Mapping[str, Any]]:
+def _changes(config: TrainConfig, default: TrainConfig, rows_needed: bool) -> Iterator[Mapping[str, Any]]:
     free_kind = config.parameterization is None and not config.exportable
-    free_rows = config.learned_rows is None and default.learned_rows is True
+    free_rows = config.learned_rows is None and default.learned_rows is True and not rows_needed
     if free_kind and default.parameterization == "deep":
-        yield {"parameterization": "direct", "learned_rows": False}
+        rows = {} if rows_needed or config.learned_rows else {"learned_rows": False}
+        yield {"parameterization": "direct", **rows}
     if free_rows:
         yield {"learned_rows": False}
     if config.init is None:
@@ -96,5 +116,6 @@ def _name(config: TrainConfig) -> str:
 
 
 def _can_be_deep(config: TrainConfig, template: Template, backbone: Backbone) -> bool:
-    pieces = template.soft_slots == 1 and template.placement == "prefix"
+    carried = "deep-prompts" in backbone.capabilities and backbone.kind != "encoder-decoder"
+    pieces = template.soft_slots == 1 and template.placement == "prefix" and carried
     return pieces and not config.exportable and config.init != "prompt" and backbone.position_switch is None

@@ -57,18 +57,36 @@ class TrainConfig(BaseModel):
     init_prompt: Annotated[str | None, Field(description="prompt to start from, with init=prompt")] = None
     learning_rate: Annotated[
         float | None,
-        Field(gt=0, description="AdamW's, relative to what trains (RMS). By default 0.02, and the race tries others"),
+        Field(gt=0, description="AdamW's, relative to what trains (RMS). By default 0.02"),
     ] = None
     steps: Annotated[int | None, Field(ge=1, description="optimizer steps at most. By default by the data")] = None
+    extend: Annotated[
+        int | None,
+        Field(
+            ge=0,
+            description="times that a run goes on, each time for twice as long, while validation still improves beyond "
+            "chance. By default 2, and none where steps or budget are set",
+        ),
+    ] = None
     batch_size: Annotated[int, Field(ge=1, description="rows a step")] = 24
+    batch_tokens: Annotated[
+        int | None, Field(ge=16, description="tokens a step, padding counted, instead of batch_size rows")
+    ] = None
     warmup: Annotated[float, Field(ge=0, lt=1, description="share of the steps with a rising rate")] = 0.07
     weight_decay: Annotated[float, Field(ge=0, description="AdamW's, on the prompt")] = 0.0
     clip: Annotated[float, Field(gt=0, description="largest norm of the gradient")] = 1.0
     seed: Annotated[int, Field(ge=0, description="of the data order and the random first values")] = 0
+    ensemble: Annotated[
+        int, Field(ge=1, le=64, description="prompts to train, by as many seeds, that can answer together")
+    ] = 1
     class_weights: Annotated[ClassWeights, Field(description="`balanced` counts rare labels for more")] = "none"
     select: Annotated[Select, Field(description="what chooses on validation rows: loss, or macro-f1")] = "loss"
     tokens_at_once: Annotated[
         int | None, Field(ge=16, description="tokens whose graph is held at once. By default by the device")
+    ] = None
+    checkpoint_layers: Annotated[
+        bool | None,
+        Field(description="run layers again in the backward pass to save memory. By default if it is short"),
     ] = None
     validate_every: Annotated[int, Field(ge=1, description="steps between validations")] = 50
     validation_rows: Annotated[int, Field(ge=1, description="validation rows looked at while training")] = 256

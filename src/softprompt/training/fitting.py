@@ -10,11 +10,15 @@ from typing import Any
 import numpy as np
 
 from softprompt.errors import DataError
-from softprompt.evaluation.calibration import Temperature, choose_abstention, fit_temperature
-from softprompt.evaluation.evaluate import Evaluation, evaluate
+from softprompt.evaluation.answer_evaluation import AnswerEvaluation, Judged
+from softprompt.evaluation.calibration import Temperature, choose_abstention, fit_answer_temperature, fit_temperature
+from softprompt.evaluation.evaluate import evaluate
+from softprompt.evaluation.evaluation import Evaluation
 from softprompt.modeling.prompted_model import PromptedModel
 from softprompt.progress import say
 from softprompt.prompts.soft_prompt import SoftPrompt
+from softprompt.tasks.free_text import Text
+from softprompt.tasks.readout import LabelWords
 from softprompt.tasks.splits import carve, source_of_chance
 from softprompt.tasks.task import Example, Task
 from softprompt.training import candidates
@@ -36,7 +40,8 @@ class Fitted:
     Attributes:
         prompt: the soft prompt.
         fit: how its training went.
-        validation: its scores on the validation rows; `None` without any.
+        validation: its answers to the validation rows; `None` without any, and where answers are text, which takes
+            long to write: there the loss in `fit` says how it was chosen.
         temperature: what calibrates it.
         config: the settings it was trained with, everything decided.
         race: one entry a candidate and rung; empty where nothing raced.
@@ -44,7 +49,7 @@ class Fitted:
 
     prompt: SoftPrompt
     fit: Fit
-    validation: Evaluation | None
+    validation: Judged | None
     temperature: Temperature
     config: TrainConfig
     race: Sequence[Mapping[str, Any]] = ()
@@ -60,12 +65,12 @@ class Parts:
     @classmethod
     def of_all(cls, task: Task, seed: int) -> Parts:
         """Every row of the task, a seeded part of them to choose by."""
-        return cls.carved([row for rows in task.splits.values() for row in rows], seed)
+        return cls.carved([row for rows in task.splits.values() for row in rows], seed, by_label=task.by_label)
 
     @classmethod
-    def carved(cls, rows: Sequence[Example], seed: int) -> Parts:
-        """Some rows, a seeded and stratified 15 % of them to choose by."""
-        kept, aside = carve(rows, 0.15, 1000, source_of_chance(seed, "validation"))
+    def carved(cls, rows: Sequence[Example], seed: int, *, by_label: bool = True) -> Parts:
+        """Some rows, a seeded 15 % of them to choose by, stratified `by_label` where rows have one of few labels."""
+        kept, aside = carve(rows, 0.15, 1000, source_of_chance(seed, "validation"), by_label=by_label)
         return cls(kept, aside)
 
 
@@ -150,25 +155,79 @@ def _plan(
     return lessons, Race(halving(len(lessons), lessons[0].config.length, config.validation_rows))
 
 
+def trained_members(
+    model: PromptedModel,
+    task: Task,
+    parts: Parts,
+    winner: Fitted,
+    count: int,
+    folder: RunFolder,
+    settings: Mapping[str, Any],
+    *,
+    resume: bool = False,
+    start: SoftPrompt | None = None,
+) -> list[Fitted]:
+    """Train more members of an ensemble: the winner's settings with other seeds, side by side in one bank.
+
+    Lester et al. 2021, arXiv 2104.08691, section 5: the backbone is shared, so a member costs its own rows only.
+
+    Args:
+        model: the frozen backbone.
+        task: what to learn.
+        parts: the rows that the winner learned from and was chosen by.
+        winner: the first member.
+        count: members to train beside it, at least 1.
+        folder: of the bank's measurements and checkpoints.
+        settings: of the run.
+        resume: go on from the folder's last checkpoint.
+        start: with `init=prompt`, the prompt to start from.
+    """
+    configs = [winner.config.model_copy(update={"seed": winner.config.seed + number}) for number in range(1, count + 1)]
+    lessons = [
+        Lesson(f"seed {config.seed}", config, task.template, task.readout, parts.train, parts.validation, start)
+        for config in configs
+    ]
+    say(f"{count} more prompts for the ensemble, side by side")
+    going_on = folder.begin({**settings, "ensemble": recipe(winner.config), "members": count}, resume=resume)
+    fits = Trainer(model, lessons, folder).fit(resume=going_on)
+    return [finished(model, task, parts, lesson, done, settings) for lesson, done in zip(lessons, fits, strict=True)]
+
+
 def _calibrated(
     model: PromptedModel, prompt: SoftPrompt, done: Fit, validation: Sequence[Example], config: TrainConfig
 ) -> Fitted:
     """Fit the temperature, and the abstain threshold if one is asked for, on the validation rows."""
     if not validation:
         return Fitted(prompt, done, None, Temperature(reason="there are no validation rows"), config)
+    one_label = isinstance(prompt.readout, LabelWords)
+    if config.abstain_accuracy is not None and not one_label:
+        say("no abstain threshold: an answer is held back where it is one label, and here it is not")
+    if isinstance(prompt.readout, Text):
+        return Fitted(
+            prompt, done, None, Temperature(reason="text has no probability of a choice to calibrate"), config
+        )
     seen = evaluate(model, prompt, validation)
+    if isinstance(seen, AnswerEvaluation):
+        temperature = fit_answer_temperature(seen, prompt.readout)
+        kept = replace(prompt, temperature=round(temperature.value, 6))
+        return Fitted(kept, done, replace(seen, digest=kept.digest), temperature, config)
     temperature = fit_temperature(seen.log_probabilities, np.asarray(seen.gold))
     value = round(temperature.value, 6)
-    abstain = None
-    if config.abstain_accuracy is not None:
-        calibrated = replace(seen, temperature=value).calibrated
-        chosen = choose_abstention(np.asarray(calibrated), np.asarray(seen.gold), config.abstain_accuracy)
-        abstain = chosen.threshold
-        if abstain is None:
-            say(f"no abstain threshold: {chosen.reason}")
+    abstain = _threshold(seen, value, config.abstain_accuracy)
     kept = replace(prompt, temperature=value, abstain=abstain)
     after = replace(seen, temperature=value, abstain=abstain, digest=kept.digest)
     return Fitted(kept, done, after, temperature, config)
+
+
+def _threshold(seen: Evaluation, temperature: float, accuracy: float | None) -> float | None:
+    """The abstain threshold that reaches an accuracy on the answered rows, where one is asked for and there is one."""
+    if accuracy is None:
+        return None
+    calibrated = replace(seen, temperature=temperature).calibrated
+    chosen = choose_abstention(np.asarray(calibrated), np.asarray(seen.gold), accuracy)
+    if chosen.threshold is None:
+        say(f"no abstain threshold: {chosen.reason}")
+    return chosen.threshold
 
 
 def _plain(value: Any) -> Any:

@@ -13,13 +13,14 @@ from torch import Tensor
 from softprompt.modeling.bound import BoundPrompt
 from softprompt.modeling.prompted_model import PromptedModel
 from softprompt.modeling.readings import EncodedRow, Gold
-from softprompt.training.bank import Learned, Share
+from softprompt.training.bank import Share
 from softprompt.training.batches import BatchOrder, sample
 from softprompt.training.checkpoints import optimizer_tensors, restore_optimizer
 from softprompt.training.lesson import Lesson
 from softprompt.training.monitors import GradientWatch, distance, is_finite, token_norms
+from softprompt.training.parallel import Learned
 from softprompt.training.schedule import warmup_cosine
-from softprompt.training.selection import Seen, last_stands
+from softprompt.training.selection import Seen, beyond_chance, last_stands
 
 DONE = "all steps done"
 """Why a prompt stops learning when nothing else stopped it."""
@@ -66,6 +67,9 @@ class _State:
     """What changes from step to step, and is in every checkpoint."""
 
     step: int = 0
+    begin: int = 0
+    until: int = 0
+    extended: int = 0
     best_step: int = -1
     last_step: int = -1
     stopped: str = ""
@@ -108,9 +112,9 @@ class Learner:
         )
         questions = len(lesson.train) * self._bound.reading.questions
         self._order = BatchOrder(questions, config.batch_size, config.seed, self._item, lambda item: item.length)
-        self.state = _State()
+        self.state = _State(until=config.length)
         self._start, self._best = start, start
-        self._best_terms, self._last_terms = torch.zeros(0), torch.zeros(0)
+        self._best_terms = self._last_terms = self._before_terms = torch.zeros(0)
 
     @property
     def chooses_one(self) -> bool:
@@ -148,7 +152,7 @@ class Learner:
         if not is_finite(learned.loss, learned.gradient.values()):
             return None
         state, config = self.state, self.config
-        share_of_rate = warmup_cosine(state.step, config.length, config.warmup)
+        share_of_rate = warmup_cosine(state.step - state.begin, state.until - state.begin, config.warmup)
         for group, scale in zip(self._optimizer.param_groups, self._scales, strict=True):
             group["lr"] = config.rate * scale * share_of_rate
         self._optimizer.zero_grad()
@@ -173,11 +177,27 @@ class Learner:
     def see(self, seen: Seen) -> None:
         """Take a validation; keep the prompt if it is the best so far."""
         state = self.state
+        self._before_terms = self._last_terms
         state.last, state.last_step, self._last_terms = dict(seen.figures), state.step, seen.terms
         state.waited += 1
         if not state.best or seen.better_than(state.best, self.config.select):
             state.best, state.best_step, state.waited = dict(seen.figures), state.step, 0
             self._best, self._best_terms = self.tensors(), seen.terms
+
+    def goes_on(self) -> bool:
+        """At the end of a run, tell whether it goes on: validation improved for sure since it was last looked at.
+
+        Then the rate rises and falls once more, over twice as many steps.
+        """
+        state = self.state
+        improved = len(self._before_terms) == len(self._last_terms) and beyond_chance(
+            self._last_terms - self._before_terms, errors=2.0
+        )
+        if state.extended >= (self.config.extend or 0) or state.last_step != state.step or not improved:
+            return False
+        state.begin, state.until = state.step, state.step + 2 * (state.step - state.begin)
+        state.extended += 1
+        return True
 
     def fit(self, seconds: float) -> Fit:
         """Return what it ends with: the last prompt, or an earlier one that is better on validation beyond chance."""
@@ -202,6 +222,7 @@ class Learner:
             **{f"best.{site}": value for site, value in self._best.items()},
             "terms.best": self._best_terms,
             "terms.last": self._last_terms,
+            "terms.before": self._before_terms,
         }
         return tensors, {**vars(self.state), "watch": self.state.watch.state()}
 
@@ -213,6 +234,7 @@ class Learner:
         restore_optimizer(self._optimizer, tensors)
         self._start, self._best = _under("start.", tensors), _under("best.", tensors)
         self._best_terms, self._last_terms = tensors["terms.best"], tensors["terms.last"]
+        self._before_terms = tensors["terms.before"]
 
     def _weight(self, label: str) -> float:
         """How much a row counts: as much as any, or, balanced, the less the more common its label is."""

@@ -8,15 +8,17 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from softprompt.backbones.backbone import Backbone
+from softprompt.backbones.backbone import Backbone, KeyValues
 from softprompt.errors import ConfigError
 from softprompt.modeling.bound import BoundPrompt
-from softprompt.modeling.forward import run_prefixes
+from softprompt.modeling.forward import embed_prefix, run_prefixes
 from softprompt.prompts import initializers
+from softprompt.prompts.initializers import nearest_tokens
+from softprompt.prompts.parameterizations.at_encoder import AtEncoder
 from softprompt.prompts.parameterizations.base import PromptParameterization
 from softprompt.prompts.parameterizations.build import build
 from softprompt.prompts.parameterizations.spec import Spec
-from softprompt.prompts.parameterizations.with_rows import PromptWithRows
+from softprompt.prompts.parameterizations.with_rows import SHARE, PromptWithRows
 from softprompt.prompts.soft_prompt import SoftPrompt
 from softprompt.tasks.readout import Readout
 from softprompt.tasks.task import Example
@@ -73,10 +75,14 @@ class Lesson:
         generator = torch.Generator().manual_seed(config.seed)
         vocabulary = initializers.from_vocabulary(backbone, SAMPLED, generator).rows if name == "superpos" else None
         prompt = build(name, Spec(tensors, backbone.embedding_rms, generator, vocabulary, settings))
+        if backbone.kind == "encoder-decoder":
+            prompt = AtEncoder(prompt)
         if not config.learned_rows:
             return prompt, initial.note
         weight = initializers.rows_of_words(backbone, self.readout.words, generator)
-        return PromptWithRows(prompt, weight, torch.zeros(len(weight))), initial.note
+        bias = initializers.bias_of_words(backbone, self.readout.words)
+        share = 1.0 if backbone.head is None else SHARE  # rows that stand for no words yet have a long way to go
+        return PromptWithRows(prompt, weight, bias, share), initial.note
 
     def bind(self, backbone: Backbone, tensors: Mapping[str, Tensor]) -> BoundPrompt:
         """Return a prompt of these tensors in the backbone's terms."""
@@ -87,21 +93,49 @@ class Lesson:
 
         The first slot of a sequence is where attention goes that has nowhere to go; where no word of the template
         stands there, the prompt's own first token does, and is frozen.
+
+        An encoder-decoder's deep prompt stands in its decoder.
         """
-        bound = self.bind(backbone, rows)
+        head = torch.zeros(self.readout.outputs if self.config.learned_rows else 0, backbone.hidden_size)
+        bound = self.bind(
+            backbone, {**rows, **({"readout.weight": head, "readout.bias": head[:, 0]} if len(head) else {})}
+        )
         if self.template.placement != "prefix":
             raise ConfigError(
                 f"`{self.config.parameterization}` keeps keys and values in front of the first field, and the template "
                 f"`{self.template.pattern}` has its soft tokens elsewhere ({self.template.placement}); put one "
                 "{soft} in front, or choose parameterization=direct"
             )
-        with torch.no_grad():
-            past = run_prefixes(backbone, [bound])[0].past
-        assert past is not None, "a prompt in front has a prefix"
-        at = len(bound.split[0])
+        past, at = _states_of(backbone, bound, rows["input"])
         slots = slice(at, at + len(rows["input"]))
         found = {}
         for layer, (keys, values) in enumerate(past):
             found[f"layers.{layer}.key"] = keys[0, :, slots].float().cpu()
             found[f"layers.{layer}.value"] = values[0, :, slots].float().cpu()
         return found, at == 0
+
+
+def _states_of(backbone: Backbone, bound: BoundPrompt, rows: Tensor) -> tuple[KeyValues, int]:
+    """Return keys and values of a prompt's rows and the words around them, and the slot of the first row.
+
+    In an encoder they see each other, and no text. A decoder behind an encoder has rows of its own tokens: it is given
+    those nearest to the first values, and reads the first values themselves from the encoder.
+    """
+    at = len(bound.split[0])
+    with torch.no_grad():
+        if backbone.kind == "encoder":
+            embedded = embed_prefix(backbone, bound)
+            mask = torch.ones(embedded.shape[:2], dtype=torch.long, device=backbone.device)
+            return backbone.key_values(embedded, mask=mask, positions=mask.cumsum(1) - 1), at
+        if backbone.kind == "encoder-decoder":
+            own = rows[None].to(backbone.device)
+            mask = torch.ones(own.shape[:2], dtype=torch.long, device=backbone.device)
+            ids = nearest_tokens(backbone, rows)[None].to(backbone.device)
+            states = backbone.encode(own, mask=mask)
+            past = backbone.decode(ids, states, mask=mask, keep=True)[1]
+            assert past is not None
+            assert past.own is not None, "keep=True returns keys and values"
+            return past.own, 0
+        found = run_prefixes(backbone, [bound])[0].past
+    assert found is not None, "a prompt in front has a prefix"
+    return found, at

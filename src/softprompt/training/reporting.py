@@ -4,82 +4,77 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from softprompt.evaluation.evaluate import Evaluation, evaluate
-from softprompt.evaluation.figures import Trained
-from softprompt.evaluation.references import Reference, Rows, pool_references, run_references
+from softprompt.evaluation.answer_evaluation import Judged
+from softprompt.evaluation.answer_evaluation import pooled as joined
+from softprompt.evaluation.evaluate import evaluate
+from softprompt.evaluation.figures import RaceRow, Trained, Variant
+from softprompt.evaluation.references import Reference, Rows, pool_references
 from softprompt.evaluation.report import ReportCard, report_card
-from softprompt.evaluation.sources import Passes, SentenceFeatures
-from softprompt.modeling.bound import BoundPrompt
 from softprompt.modeling.prompted_model import PromptedModel
 from softprompt.progress import say
-from softprompt.prompts.initializers import from_text
 from softprompt.prompts.soft_prompt import SoftPrompt
+from softprompt.tasks.free_text import Text
 from softprompt.tasks.splits import folds, source_of_chance
+from softprompt.tasks.tags import TokenTags
 from softprompt.tasks.task import Example, Task
 from softprompt.training.config import TrainConfig
 from softprompt.training.fitting import Fitted, Parts, fit
 from softprompt.training.learner import DONE
+from softprompt.training.rivals import rivals_of
 from softprompt.training.runs import RunFolder
-from softprompt.training.start import initial_text
+from softprompt.training.variants import alone, ensemble, judged_alone, unmeasured
 
 FOLDS = 5
+TEXTS = 300
+"""Test rows at most where answers are text: each is written three times, by the prompt and by two references."""
 
 
 @dataclass(frozen=True)
 class Pooled:
     """Figures over all rows, each scored by a prompt that was trained without it."""
 
-    evaluation: Evaluation
+    evaluation: Judged
     references: tuple[Reference, ...]
+    variants: tuple[Variant, ...]
     examples: int
     seconds: float
 
 
-@dataclass(frozen=True)
-class Rivals:
-    """What costs nothing, ready to be judged: zero-shot scores and the probe's hidden states share their passes."""
-
-    bare: Passes
-    hard: Passes
-    sentences: SentenceFeatures
-
-    @classmethod
-    def of(cls, model: PromptedModel, task: Task, config: TrainConfig) -> Rivals:
-        """Make the rivals of one task."""
-        bare = Passes(model, model.bare(task.template, task.readout))
-        hard = Passes(model, _hard_text(model, task, config), title="hard text")
-        return cls(bare, hard, SentenceFeatures(task.template.fields))
-
-    def judged(self, rows: Rows, config: TrainConfig) -> tuple[Reference, ...]:
-        """Run them on some rows; the probe learns from at most `probe_rows` of train."""
-        features = (
-            (f"hidden states of {self.bare.model.backbone.name}", self.bare.features),
-            ("sentence embeddings", self.sentences),
-        )
-        return run_references(
-            replace(rows, train=_first(rows.train, config.probe_rows)),
-            zero_shot=self.bare.score,
-            hard_text=self.hard.score,
-            features=features,
-            seed=config.seed,
-        )
-
-
 def report_on(
-    model: PromptedModel, task: Task, parts: Parts, fitted: Fitted, config: TrainConfig, pooled: Pooled | None
+    model: PromptedModel,
+    task: Task,
+    parts: Parts,
+    fitted: Fitted,
+    config: TrainConfig,
+    pooled: Pooled | None,
+    members: Sequence[SoftPrompt] = (),
 ) -> ReportCard:
-    """Score the rows that took part in no choice, with the prompt and with what costs nothing."""
+    """Score the rows that took part in no choice, with the prompt and with what costs nothing.
+
+    Args:
+        model: the frozen backbone.
+        task: what was learned.
+        parts: the rows that it was learned from and chosen by.
+        fitted: the prompt and how it was trained.
+        config: the settings as asked for.
+        pooled: figures over all rows, where they are cross-fitted.
+        members: with an ensemble, all its prompts.
+    """
     test, overlap = _test_rows(task, config)
     if pooled is None:
         evaluation = evaluate(model, fitted.prompt, test, overlap=overlap)
         rows = Rows(task.labels, parts.train, parts.validation, test, overlap)
-        references = Rivals.of(model, task, config).judged(rows, config)
+        references = rivals_of(model, task, config).judged(rows, config)
+        variants = alone([judged_alone(model, fitted.prompt, test)], config.seed)
     else:
-        evaluation, references = pooled.evaluation, pooled.references
+        evaluation, references, variants = pooled.evaluation, pooled.references, pooled.variants
+    if len(members) > 1:
+        joint = unmeasured(len(members)) if pooled else ensemble(model, task, members, test, config.seed)
+        variants = (*variants, joint)
     trained = Trained(
         task=task.name,
         backbone=model.backbone.name,
@@ -90,6 +85,9 @@ def report_on(
         test_given="test" in task.given,
         cross_fitted=pooled is not None,
         notes=(*task.notes, *_remarks(task, fitted, test, pooled, config)),
+        size=len(fitted.prompt.to_bytes()),
+        learned_rows=fitted.prompt.has_rows,
+        race=tuple(_race_row(entry) for entry in fitted.race),
         cost={
             "training seconds": fitted.fit.seconds + (pooled.seconds if pooled else 0),
             "examples": float(fitted.fit.examples + (pooled.examples if pooled else 0)),
@@ -101,6 +99,7 @@ def report_on(
         trained,
         validation=fitted.validation,
         temperature=fitted.temperature,
+        variants=variants,
         seed=config.seed,
     )
 
@@ -117,21 +116,28 @@ def cross_fitted(
 ) -> Pooled:
     """Train one prompt a fold, each on the other folds, and score every row with the one that never saw it."""
     rows = [row for split in task.splits.values() for row in split]
-    parts = folds(rows, FOLDS, source_of_chance(config.seed, "cross-fit"))
+    parts = folds(rows, FOLDS, source_of_chance(config.seed, "cross-fit"), by_label=task.by_label)
     say(f"{len(rows)} rows and no test split: {FOLDS} prompts are trained for the figures, then one on all rows")
-    rivals = Rivals.of(model, task, config)
-    evaluations, references, fits = [], [], []
+    rivals = rivals_of(model, task, config)
+    evaluations, references, bare, fits = [], [], [], []
     for number, held_out in enumerate(parts, start=1):
         out = set(held_out)
         test = [rows[i] for i in held_out]
-        inner = Parts.carved([row for i, row in enumerate(rows) if i not in out], config.seed)
+        inner = Parts.carved([row for i, row in enumerate(rows) if i not in out], config.seed, by_label=task.by_label)
         folder = RunFolder(run / f"fold-{number}")
         fold = fit(model, task, inner, config, folder, {**settings, "fold": number}, resume=resume, start=start)
         fits.append(fold.fit)
         evaluations.append(evaluate(model, fold.prompt, test))
+        bare.append(judged_alone(model, fold.prompt, test))
         references.append(rivals.judged(Rows(task.labels, inner.train, inner.validation, test), config))
     examples, seconds = sum(each.examples for each in fits), sum(each.seconds for each in fits)
-    return Pooled(Evaluation.pooled(evaluations), pool_references(references), examples, seconds)
+    variants = alone(bare, config.seed)
+    return Pooled(joined(evaluations), pool_references(references), variants, examples, seconds)
+
+
+def _race_row(entry: Mapping[str, Any]) -> RaceRow:
+    known = {key: entry[key] for key in ("candidate", "step", "loss", "accuracy", "goes_on") if key in entry}
+    return RaceRow(**known)
 
 
 def _sizes(task: Task, pooled: Pooled | None) -> dict[str, int]:
@@ -140,27 +146,15 @@ def _sizes(task: Task, pooled: Pooled | None) -> dict[str, int]:
     return sizes if pooled is None else {"all": sum(sizes.values())}
 
 
-def _hard_text(model: PromptedModel, task: Task, config: TrainConfig) -> BoundPrompt:
-    """The initial text, once and whole, where the virtual tokens stand."""
-    text = initial_text(config, task.template, task.readout)
-    length = len(model.backbone.tokenizer.encode(text, add_special_tokens=False))
-    rows = from_text(model.backbone, length, text).rows
-    return BoundPrompt.make(model.backbone, {"input": rows}, task.template, task.readout)
-
-
 def _test_rows(task: Task, config: TrainConfig) -> tuple[list[Example], tuple[int, ...]]:
     """The test rows, or a seeded sample where there are more than the report is to score; and which stand in train."""
     rows = task.splits["test"]
     chosen = list(range(len(rows)))
-    if len(rows) > config.test_rows:
-        chosen = sorted(random.Random(config.seed).sample(chosen, config.test_rows))
+    most = min(config.test_rows, TEXTS) if isinstance(task.readout, Text) else config.test_rows
+    if len(rows) > most:
+        chosen = sorted(random.Random(config.seed).sample(chosen, most))
     known = set(task.overlap("test"))
     return [rows[i] for i in chosen], tuple(place for place, i in enumerate(chosen) if i in known)
-
-
-def _first(rows: Sequence[Example], most: int) -> Sequence[Example]:
-    """At most `most` rows, drawn with a fixed seed so that every rival of a run sees the same."""
-    return rows if len(rows) <= most else random.Random(0).sample(list(rows), most)
 
 
 def _remarks(
@@ -172,8 +166,12 @@ def _remarks(
     if pooled is None and len(test) < whole:
         yield f"the figures are on {len(test):,} of the {whole:,} test rows, drawn with the run's seed"
     learned = len(task.splits["train"])
-    if pooled is None and learned > config.probe_rows:
+    probed = not isinstance(task.readout, Text | TokenTags)
+    if pooled is None and learned > config.probe_rows and probed:
         yield f"the linear probe learned from {config.probe_rows:,} of the {learned:,} training rows"
+    if fitted.validation is None and "loss" in fitted.fit.validation:
+        loss = fitted.fit.validation["loss"]
+        yield f"validation, used for selection: loss {loss:.3f} nats a token"
     if fitted.fit.cut_rows:
         yield f"{fitted.fit.cut_rows:,} times a training row was shortened to fit"
     if fitted.fit.stopped != DONE:

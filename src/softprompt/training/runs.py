@@ -16,6 +16,7 @@ from softprompt import durable
 from softprompt.errors import StorageError, TrainingError
 from softprompt.home import runs_dir
 from softprompt.progress import say
+from softprompt.training.parallel import World
 
 
 class RunFolder:
@@ -30,6 +31,7 @@ class RunFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._world = World.here()
         self._lock: FileLock | None = None
 
     @property
@@ -42,6 +44,11 @@ class RunFolder:
         """One JSON object a line: steps, validations, warnings."""
         return self.path / "metrics.jsonl"
 
+    @property
+    def plan(self) -> Path:
+        """What was decided while the run began or ran, and is repeated when it is resumed."""
+        return self.path / "plan.json"
+
     def begin(self, settings: Mapping[str, Any], *, resume: bool) -> bool:
         """Open the run for these settings; return whether there is a checkpoint to go on from.
 
@@ -50,6 +57,12 @@ class RunFolder:
                 other settings, or its record is damaged.
             StorageError: the folder cannot be written.
         """
+        if self._world.size > 1:  # sums over another number of processes are rounded otherwise
+            settings = {**settings, "processes": self._world.size}
+        going_on = self._open(settings, resume=resume) if self._world.first else False
+        return bool(self._world.agreed(float(going_on)))
+
+    def _open(self, settings: Mapping[str, Any], *, resume: bool) -> bool:
         self._claim()
         found = self._settings()
         if resume and found is not None:
@@ -58,7 +71,7 @@ class RunFolder:
                 return True
         if resume:
             say(f"there is no checkpoint in {self.path} to resume from; starting from the first step")
-        for old in (self.checkpoint, self.metrics):
+        for old in (self.checkpoint, self.metrics, self.plan):
             with suppress(NotADirectoryError):  # writing, just below, says what is wrong
                 old.unlink(missing_ok=True)
         durable.write_text(
@@ -69,7 +82,7 @@ class RunFolder:
     def release(self) -> None:
         """Let others train in the folder; dying does it too."""
         if self._lock is not None:
-            self._lock.release()
+            self._lock.release(force=True)
 
     def log(self, event: Mapping[str, Any]) -> None:
         """Append one event to `metrics.jsonl`.
@@ -77,6 +90,8 @@ class RunFolder:
         Raises:
             StorageError: the disk is full.
         """
+        if not self._world.first:
+            return
         line = json.dumps(event, sort_keys=True) + "\n"
         try:
             with self.metrics.open("a", encoding="utf-8") as stream:
@@ -86,6 +101,8 @@ class RunFolder:
 
     def forget_after(self, step: int) -> None:
         """Drop the events later than `step`, which a resumed run will log again, and a line cut short by a kill."""
+        if not self._world.first:
+            return
         kept = [event for event in self.events() if event.get("step", 0) <= step]
         durable.write_text(self.metrics, "".join(json.dumps(event, sort_keys=True) + "\n" for event in kept))
 
@@ -106,7 +123,7 @@ class RunFolder:
         if self._lock is None:
             with suppress(OSError):  # writing, just behind, says what is wrong
                 self.path.mkdir(parents=True, exist_ok=True)
-            self._lock = FileLock(self.path / ".lock")
+            self._lock = FileLock(self.path / ".lock", is_singleton=True)
         try:
             self._lock.acquire(timeout=0)
         except Timeout as error:

@@ -60,9 +60,9 @@ class Seen:
         return self.figures[by] > best[by]
 
 
-def beyond_chance(gain: Float[Tensor, " B"]) -> bool:
-    """Tell whether a paired gain, row by row, is above zero by more than one standard error of its mean."""
-    return len(gain) >= 2 and bool(gain.mean() > gain.std() / len(gain) ** 0.5)
+def beyond_chance(gain: Float[Tensor, " B"], errors: float = 1.0) -> bool:
+    """Tell whether a paired gain, row by row, is above zero by more than so many standard errors of its mean."""
+    return len(gain) >= 2 and bool(gain.mean() > errors * gain.std() / len(gain) ** 0.5)
 
 
 def last_stands(best: Float[Tensor, " rows"], last: Float[Tensor, " rows"]) -> bool:

@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from softprompt.backbones.backbone import Backbone
+from softprompt.errors import ConfigError
 from softprompt.evaluation.report import ReportCard
 from softprompt.modeling.prompted_model import PromptedModel
 from softprompt.prompts.soft_prompt import SoftPrompt
 from softprompt.tasks.task import Task
 from softprompt.training.config import TrainConfig
-from softprompt.training.fitting import Parts, fit
+from softprompt.training.fitting import Parts, fit, trained_members
 from softprompt.training.learner import Fit
 from softprompt.training.provenance import few_rows, settings_of
 from softprompt.training.reporting import cross_fitted, report_on
@@ -29,12 +30,14 @@ class TrainResult:
         report: how good it is, on rows that took part in no choice; `None` where none was asked for.
         run: the run's folder.
         fit: how the run went.
+        members: with an ensemble, all its prompts, `prompt` first; else none.
     """
 
     prompt: SoftPrompt
     report: ReportCard | None
     run: Path
     fit: Fit
+    members: tuple[SoftPrompt, ...] = ()
 
 
 def train(
@@ -64,12 +67,14 @@ def train(
 
     Raises:
         UnknownNameError: an option that does not exist.
-        ConfigError: an option out of range.
+        ConfigError: an option out of range, or an ensemble whose answers could not become one.
         TemplateError: the prompt does not fit the backbone's positions, or the template has no `{soft}`.
         TrainingError: the run to resume had other settings, or no step gave a finite loss.
         KeyboardInterrupt: stopped between two steps; `resume=True` goes on.
     """
-    config = TrainConfig.read(**{**(config.model_dump() if config else {}), **options})
+    asked = TrainConfig.read(**{**(config.model_dump() if config else {}), **options})
+    config = asked.model_copy(update={"ensemble": 1})  # each prompt is what it would be without the others
+    _refuse_ensemble(task, asked.ensemble)
     settings = settings_of(backbone, task, config, start)
     folder = RunFolder(Path(run) if run else runs_folder(task.name, settings))
     model = PromptedModel(backbone)
@@ -79,8 +84,21 @@ def train(
     if few and config.report:
         pooled = cross_fitted(model, task, config, folder.path, settings, resume=resume, start=start)
     fitted = fit(model, task, everything, config, folder, settings, resume=resume, start=start)
+    members: tuple[SoftPrompt, ...] = ()
+    if asked.ensemble > 1:
+        bank, count = RunFolder(folder.path / "ensemble"), asked.ensemble - 1
+        more = trained_members(model, task, everything, fitted, count, bank, settings, resume=resume, start=start)
+        members = (fitted.prompt, *(each.prompt for each in more))
     began = time.monotonic()
-    report = report_on(model, task, everything, fitted, config, pooled) if config.report else None
+    report = report_on(model, task, everything, fitted, config, pooled, members) if config.report else None
     if report is not None:
         folder.log({"event": "report", "step": fitted.fit.steps, "seconds": time.monotonic() - began})
-    return TrainResult(fitted.prompt, report, folder.path, fitted.fit)
+    return TrainResult(fitted.prompt, report, folder.path, fitted.fit, members)
+
+
+def _refuse_ensemble(task: Task, count: int) -> None:
+    if count > 1 and task.readout.kind in ("text", "token-tags"):
+        raise ConfigError(
+            f"an ensemble of {count} was asked for, and `{task.name}` is {task.kind}: answers of an ensemble become "
+            "one, which texts and tags cannot; leave ensemble out"
+        )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
 from typing import Any
 
 import torch
@@ -12,13 +13,17 @@ from torch import Tensor
 from softprompt.errors import TrainingError
 from softprompt.modeling.prompted_model import PromptedModel
 from softprompt.progress import Meter, meter, say
-from softprompt.training.bank import TOKENS, gradients
+from softprompt.training.bank import Share, gradients
 from softprompt.training.checkpoints import Checkpoint
 from softprompt.training.interruption import interruption
 from softprompt.training.learner import DONE, Fit, Learner, look
 from softprompt.training.lesson import Lesson
+from softprompt.training.memory import Memory
+from softprompt.training.parallel import Learned, World
 from softprompt.training.race import Race
 from softprompt.training.runs import RunFolder
+from softprompt.training.scaling import LossScale
+from softprompt.training.selection import Seen
 
 
 class Trainer:
@@ -40,10 +45,13 @@ class Trainer:
         self._race = race or Race()
         self.learners = [Learner(model, lesson) for lesson in lessons]
         config = lessons[0].config
-        self._tokens = config.tokens_at_once or TOKENS[model.backbone.device.type]
+        self._config = config
+        self._world = World.here(lockstep=model.backbone.sharded)
+        self._scale = LossScale.for_dtype(model.backbone.dtype)
         self._checkpoint_every = config.checkpoint_every
         self._steps = max(lesson.config.length for lesson in lessons)
         self._seconds = 0.0
+        self._told = False
 
     @property
     def step(self) -> int:
@@ -69,8 +77,12 @@ class Trainer:
             self._run.release()
 
     def _fit(self, *, resume: bool) -> list[Fit]:
+        config, world = self._config, self._world
+        self._memory = Memory(self._model.backbone, config, self._run.plan, world, resume=resume)
         if resume:
             self._restore()
+        elif world.size > 1:
+            self._start_alike()
         with interruption() as asked, meter("training", self._steps) as progress:
             progress.advance(self.step)
             while any(learner.active for learner in self.learners):
@@ -78,9 +90,10 @@ class Trainer:
                 self._advance(progress)
                 self._seconds += time.monotonic() - began
                 done = not any(learner.active for learner in self.learners)
-                if done or asked.asked or self.step % self._checkpoint_every == 0:
+                stop = world.any(asked.asked)
+                if done or stop or self.step % self._checkpoint_every == 0:
                     self._save()
-                if asked.asked:
+                if stop:
                     raise KeyboardInterrupt
         return [learner.fit(self._seconds) for learner in self.learners]
 
@@ -88,8 +101,7 @@ class Trainer:
         """Do one step of every active prompt, and what is due after it."""
         began = time.perf_counter()
         active = [learner for learner in self.learners if learner.active]
-        shares = [learner.share() for learner in active]
-        learned = gradients(self._model, shares, self._tokens)
+        shares, learned = self._gradients(active)
         records = [one.learn(share, each) for one, share, each in zip(active, shares, learned, strict=True)]
         seconds = time.perf_counter() - began
         rows, text = sum(len(s.rows) for s in shares), sum(len(row.ids) for s in shares for row in s.rows)
@@ -105,16 +117,32 @@ class Trainer:
         progress.advance(1, f"loss {loss:.3f}, {rates['examples_per_second']:.0f} examples/s")
         self._hold_race()
 
+    def _gradients(self, active: Sequence[Learner]) -> tuple[list[Share], Sequence[Learned]]:
+        """What everyone learns from in this step and what it teaches: within memory, scaled, summed over processes."""
+        shares: list[Share] = []
+
+        def passes(tokens: int) -> list[Learned]:
+            shares[:] = [learner.share() for learner in active]
+            return gradients(self._model, shares, tokens, self._world, self._scale.value)
+
+        learned = self._scale.run(lambda: self._world.total(self._memory.within(self.step, passes)))
+        if self._world.size > 1 and not self._told:
+            self._tell_crossing(self._world.crossing(learned))
+        return shares, learned
+
     def _after_step(self, learner: Learner) -> None:
         """Validate where it is due, and note why a prompt stops, if there is a reason."""
         state, config = learner.state, learner.config
-        if learner.validation and (state.step % config.validate_every == 0 or state.step == config.length):
-            learner.see(look(self._model, learner))
+        if learner.validation and (state.step % config.validate_every == 0 or state.step == state.until):
+            learner.see(self._world_sees(learner))
             self._log(learner, {"event": "validation", **state.last, "best_step": state.best_step})
-            if state.waited >= config.patience:
+            if state.waited >= config.patience and not state.extended:
                 state.stopped = f"validation has not improved for {config.patience} validations"
-        if state.step == config.length:
-            state.stopped = state.stopped or DONE
+        if state.step == state.until and not state.stopped:
+            if learner.goes_on():
+                say(f"{self._named(learner)}validation still improves: training goes on to step {state.until}")
+            else:
+                state.stopped = DONE
 
     def _hold_race(self) -> None:
         """At a rung, score everyone still racing on the same rows; those who fall behind stop."""
@@ -123,13 +151,34 @@ class Trainer:
         names = [learner.lesson.candidate or learner.lesson.name for learner in racing]
         if rung is None or len(set(names)) <= rung.keep:
             return
-        seen = [look(self._model, learner, rung.rows) for learner in racing]
+        seen = [self._world_sees(learner, rung.rows) for learner in racing]
         kept = self._race.judge(rung, names, seen)
         over = self._race.ends and rung is self._race.rungs[-1]
         for name, learner, each in zip(names, racing, seen, strict=True):
             if name not in kept or over:
                 learner.state.stopped = f"left the race at step {rung.step}"
             self._log(learner, {"event": "rung", **each.figures, "goes_on": name in kept})
+
+    def _world_sees(self, learner: Learner, rows: int | None = None) -> Seen:
+        """Look at validation rows; what the first process sees counts, so that all of them decide alike."""
+        seen = look(self._model, learner, rows)
+        if self._world.size == 1:
+            return seen
+        figures = torch.tensor(list(seen.figures.values()), dtype=torch.float64)
+        same = self._world.spread({"terms": seen.terms, "figures": figures})
+        values = dict(zip(seen.figures, same["figures"].tolist(), strict=True))
+        return replace(seen, terms=same["terms"], figures=values)
+
+    def _start_alike(self) -> None:
+        """Begin where the first process begins, should another machine have rounded otherwise."""
+        for learner in self.learners:
+            tensors, state = learner.saved()
+            learner.restore(self._world.spread(tensors), state)
+
+    def _tell_crossing(self, size: int) -> None:
+        count, self._told = self._world.size, True
+        say(f"{count} processes learn together; each sends {size / 1000:.1f} kB a step")
+        self._run.log({"event": "processes", "step": self.step, "processes": count, "bytes_a_step": size})
 
     def _watch(self, learner: Learner, norms: list[float]) -> None:
         for warning in learner.state.watch.see(norms):
@@ -163,6 +212,8 @@ class Trainer:
         return f"{learner.lesson.name}: " if len(self.learners) > 1 else ""
 
     def _save(self) -> None:
+        if not self._world.first:
+            return
         tensors: dict[str, Tensor] = {}
         states = []
         for number, learner in enumerate(self.learners):
@@ -170,6 +221,7 @@ class Trainer:
             tensors |= {f"{number}/{name}": tensor for name, tensor in own.items()}
             states.append(state)
         plain = {"learners": states, "race": self._race.table, "seconds": self._seconds}
+        plain["scale"] = asdict(self._scale)
         Checkpoint(self.step, tensors, plain).save(self._run.checkpoint)
 
     def _restore(self) -> None:
@@ -180,6 +232,7 @@ class Trainer:
             learner.restore(own, state)
         self._race.table[:] = found.state["race"]
         self._seconds = found.state["seconds"]
+        self._scale = LossScale(**found.state["scale"])
         self._run.forget_after(found.step)
         say(f"going on from step {found.step}")
 

@@ -18,14 +18,15 @@ SHARE = 0.1
 class PromptWithRows(PromptParameterization):
     """Any prompt and learned rows: label c scores `weight[c] · h + bias[c]`, where h is the state that is read out.
 
-    C·D + C parameters on top of the prompt's. The weight's rate is a tenth of what the prompt's would be at its size.
-    The bias is in nats, whatever the backbone; at scale 1 the usual rate moves it by 0.02 nats a step, less than the
-    rows move a score, and far enough in a run to learn how common each label is.
+    C·D + C parameters on top of the prompt's. The weight's rate is a tenth of what the prompt's would be at its size,
+    unless told. The bias is in nats, whatever the backbone; at scale 1 the usual rate moves it by 0.02 nats a step,
+    less than the rows move a score, and far enough in a run to learn how common each label is.
 
     Args:
         prompt: what makes the virtual tokens.
         weight: first rows [C, D], for instance the mean output rows of each label's words.
         bias: first biases [C].
+        share: the weight's rate beside the prompt's; 1 where the first rows stand for nothing yet.
 
     Raises:
         ConfigError: weight and bias have different numbers of labels, or the weight is zero everywhere and has no
@@ -38,12 +39,16 @@ class PromptWithRows(PromptParameterization):
     """
 
     def __init__(
-        self, prompt: PromptParameterization, weight: Float[Tensor, "C D"], bias: Float[Tensor, " labels"]
+        self,
+        prompt: PromptParameterization,
+        weight: Float[Tensor, "C D"],
+        bias: Float[Tensor, " labels"],
+        share: float = SHARE,
     ) -> None:
         super().__init__()
         if len(weight) != len(bias):
             raise ConfigError(f"{len(weight)} learned rows came with {len(bias)} biases; each label needs one of each")
-        self._scale = SHARE * float(weight.detach().float().pow(2).mean().sqrt())
+        self._scale = share * float(weight.detach().float().pow(2).mean().sqrt())
         if not self._scale > 0:
             raise ConfigError("the learned rows are zero everywhere, so that their rate would be; start them at words")
         self.name = f"{prompt.name} + rows"
