@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -24,6 +25,8 @@ class Meter:
             self._show(note)
 
     def _show(self, note: str) -> None:
+        if not speaks():
+            return
         share = f"{self._done}/{self._total}" if self._total else str(self._done)
         print(f"{self._title}: {share} {note}".rstrip(), file=sys.stderr, flush=True)
 
@@ -57,7 +60,7 @@ def meter(title: str, total: int | None = None) -> Iterator[Meter]:
     >>> with meter("scoring", total=2) as progress:
     ...     progress.advance(2)
     """
-    if not sys.stderr.isatty():
+    if not sys.stderr.isatty() or not speaks():
         yield Meter(title, total)
         return
     bar = _Bar(title, total)
@@ -65,6 +68,21 @@ def meter(title: str, total: int | None = None) -> Iterator[Meter]:
         yield bar
 
 
-def say(text: str) -> None:
-    """Print one line of news on standard error, where it does not mix with results."""
-    print(text, file=sys.stderr, flush=True)
+def say(text: str, *, everyone: bool = False) -> None:
+    """Print one line of news on standard error, where it does not mix with results.
+
+    Args:
+        text: the line.
+        everyone: of several processes that were started together each says it, and not only the first.
+    """
+    if everyone or speaks():
+        print(text, file=sys.stderr, flush=True)
+
+
+def speaks() -> bool:
+    """Tell whether this process is the one that speaks: the first of those that a launcher started, or alone.
+
+    >>> speaks()
+    True
+    """
+    return os.environ.get("WORLD_SIZE", "1") == "1" or os.environ.get("RANK", "0") == "0"

@@ -29,7 +29,7 @@ def refused(call, home):
         (line,) = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
         assert there() == before
         kept = [path for path in home.rglob("*") if path.is_file()]
-        assert {path.name for path in kept} <= {"run.json", "lock", "index.sqlite"}
+        assert {path.name for path in kept} <= {"run.json", "lock", ".lock", "index.sqlite"}
         return line
 
     return run

@@ -55,16 +55,16 @@ def test_it_teaches_two_prompts_and_runs_them_together(call):
 def test_what_was_interrupted_goes_on_and_what_was_finished_begins_anew(monkeypatch, capsys):
     backbone, task = loading.load_backbone("gemma-3-270m"), load.load_task("sms-spam")
     settings = {**verb.QUICK, "checkpoint_every": 1}
-    step = trainer.Trainer.step
+    advance = trainer.Trainer._advance
 
-    def stopped(self, number):
-        if number == 2:
+    def stopped(self, progress):
+        if self.step == 2:
             raise KeyboardInterrupt
-        return step(self, number)
+        return advance(self, progress)
 
     def interrupted():
         with monkeypatch.context() as patch:
-            patch.setattr(trainer.Trainer, "step", stopped)
+            patch.setattr(trainer.Trainer, "_advance", stopped)
             with pytest.raises(KeyboardInterrupt):
                 verb._learn(backbone, task, "spam", settings)
         assert "the demo has stopped and its last step is safe: the same command goes on" in capsys.readouterr().err

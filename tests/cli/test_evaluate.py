@@ -127,3 +127,33 @@ def test_a_prompt_of_a_backbone_known_by_its_path_asks_for_the_path(call, home, 
 def test_templates_other_than_prefix(ok, home, make, mail):
     PromptStore().put(make(template=Template("{bos}Text: {text}{soft}\nLabel:")), "behind")
     assert json.loads(ok("eval", "behind", mail, "--json"))["figures"]["rows"] == 4
+
+
+def test_every_kind_of_answer_is_judged_by_its_own_figures(ok, home, make):
+    from softprompt.tasks.readout_kinds import Scalar, YesNo
+    from softprompt.tasks.tags import TokenTags
+
+    PromptStore().put(make(readout=Scalar(0.0, 5.0, (" awful", " great"))), "stars")
+    Path("stars.csv").write_text("text,score\ngood film,4.5\nbad film,1\ndull film,2\n")
+    told = json.loads(ok("eval", "stars", "stars.csv", "--json"))
+    assert [measure["name"] for measure in told["figures"]["measures"]] == ["MAE", "RMSE", "Pearson", "Spearman"]
+    assert "confusion" not in told
+    PromptStore().put(make(readout=YesNo.from_labels(["warm", "dull"])), "moods")
+    Path("moods.csv").write_text("text,labels\ngood film,warm\nbad film,dull|warm\nno film,\n")
+    shown = ok("eval", "moods", "moods.csv")
+    assert "micro-F1 %" in shown
+    assert "label  precision %" in shown
+    PromptStore().put(make(readout=TokenTags.from_tags(["B-Q", "O"], column="text")), "parts")
+    Path("parts.jsonl").write_text('{"text": ["good", "film"], "tags": ["B-Q", "O"]}\n')
+    assert json.loads(ok("eval", "parts", "parts.jsonl", "--json"))["figures"]["kind"] == "tagging"
+
+
+def test_rows_of_other_kinds_are_divided_as_in_training_too(make):
+    from softprompt.tasks.readout_kinds import YesNo
+
+    lines = [f"film {i},{'warm|dull' if i % 3 else 'dull'}" for i in range(60)]
+    Path("moods.csv").write_text("\n".join(["text,labels", *lines]) + "\n")
+    task = load_task("moods.csv", kind="multi-label", seed=3)
+    about = {"backbone": "gemma-3-270m", "seed": 3, "task": {"name": "moods", "data": task.data_hash}}
+    prompt = make(template=task.template, readout=YesNo.from_labels(["dull", "warm"]), provenance=about)
+    assert choose_rows(prompt, "moods.csv", "test", None).rows == task.splits["test"]

@@ -226,7 +226,7 @@ def test_a_run_over_standard_input_begins_anew(ok, kept, small_chunks):
         (["spma", "hello"], "unknown prompt `spma`; did you mean `spam`?"),
         (["spam,spam", "hello"], "two of the prompts `spam,spam` are called `spam`; name each once"),
         ([",", "hello"], "`,` names no prompt; give one, or several with commas"),
-        (["spam", "-"], "`standard input` has no rows; there is nothing to classify"),
+        (["spam", "-"], "`standard input` has no rows; there is nothing to answer"),
         (["spam", "hello", "--field", "text=x"], "`spam` asks for nothing more, which one text cannot fill"),
     ],
 )
@@ -244,7 +244,7 @@ def test_without_any_input_on_a_terminal_it_says_what_to_give(call, kept, monkey
         "softprompt.cli.run.sys", type("System", (), {"stdin": type("T", (), {"isatty": lambda: True})})
     )
     result = call("run", "spam")
-    assert "error: there is nothing to classify; give a text, a file, or - for standard input" in result.stderr
+    assert "error: there is nothing to answer; give a text, a file, or - for standard input" in result.stderr
 
 
 def test_rows_of_json_with_other_columns_fit_json_lines_only(call, ok, kept):
@@ -254,3 +254,72 @@ def test_rows_of_json_with_other_columns_fit_json_lines_only(call, ok, kept):
     assert "a row has a column `more` that the first row does not have, which a CSV file cannot hold" in result.stderr
     ok("run", "spam", "in.jsonl", "-o", "out.jsonl")
     assert json.loads(Path("out.jsonl").read_text().splitlines()[1])["more"] == "1"
+
+
+def test_every_kind_of_answer_is_printed_and_written(ok, home, make):
+    from softprompt.tasks.free_text import Text
+    from softprompt.tasks.readout_kinds import Scalar, YesNo
+    from softprompt.tasks.tags import TokenTags
+
+    tags = TokenTags.from_tags(["B-Q", "O"], column="text")
+    for name, readout in (
+        ("words", Text(4)),
+        ("stars", Scalar(1.0, 5.0, (" awful", " great"))),
+        ("moods", YesNo.from_labels(["warm", "dull"])),
+        ("parts", tags),
+    ):
+        PromptStore().put(make(readout=readout), name)
+    names = "words,stars,moods,parts"
+    shown = ok("run", names, "a good film")
+    assert shown.splitlines()[0].split() == ["text", "words", "stars", "moods", "parts"]
+    assert all(sign.isprintable() or sign == "\n" for sign in shown)
+    Path("in.txt").write_text("a good film\n")
+    ok("run", names, "in.txt", "-o", "out.csv")
+    (row,) = read("out.csv")
+    assert list(row) == [
+        "text", "words", "stars", "moods", "moods_probability", "moods_probabilities", "parts", "parts_spans",
+    ]  # fmt: skip
+    assert 1 <= float(row["stars"]) <= 5
+    assert set(json.loads(row["moods_probabilities"])) == {"warm", "dull"}
+    assert len(row["parts"].split(" ")) == 3
+    (line,) = ok("run", names, "in.txt", "--json").splitlines()
+    found = json.loads(line)
+    assert found["stars"] == pytest.approx(float(row["stars"]), abs=1e-6)
+    assert isinstance(found["parts_spans"], list)
+
+
+def test_texts_that_were_cut_off_are_counted(call, home, make):
+    from softprompt.tasks.free_text import Text
+
+    PromptStore().put(make(readout=Text(2)), "words")
+    result = call("run", "words", "one", "two")
+    assert "texts were ended by the most tokens that an answer may have, and may be unfinished" in result.stderr
+
+
+def test_an_ensemble_gives_one_answer(ok, call, kept, make, inbox):
+    import torch
+
+    kept.put(make(tensors={"input": torch.ones(2, 48)}), "spam-2")
+    members = [dict(a) for a in (_shares(kept, "spam", ["see you"]), _shares(kept, "spam-2", ["see you"]))]
+    found = json.loads(ok("run", "spam,spam-2", "see you", "--ensemble", "mean", "--json"))
+    best = max(members[0], key=lambda label: members[0][label] + members[1][label])
+    assert list(found) == ["text", "answer", "answer_probability"]
+    assert (found["answer"], found["answer_probability"]) == (
+        best,
+        pytest.approx((members[0][best] + members[1][best]) / 2, abs=1e-5),
+    )
+    ok("run", "spam,spam-2", inbox, "-o", "out.csv", "--ensemble", "vote")
+    assert {row["answer_probability"] for row in read("out.csv")} <= {"0.5", "1.0"}
+    for words, text in (
+        (["spam,mood", "x", "--ensemble", "mean"], "the members of an ensemble answer the same question"),
+        (["spam", "x", "--ensemble", "mean"], "an ensemble of 1 prompt was asked for; name at least two: a,b,c"),
+        (["spam,spam-2", "x", "--ensemble", "men"], "unknown way to join an ensemble `men`; did you mean `mean`?"),
+    ):
+        result = call("run", *words)
+        assert result.exit_code == 2
+        assert text in result.stderr
+
+
+def _shares(kept, name, texts):
+    model = PromptedModel(backbone.load_backbone("gemma-3-270m"))
+    return model.score([{"text": t} for t in texts], kept.get(name))[0].probabilities

@@ -16,7 +16,8 @@ VALUES = {
     "validation_rows": 11, "patience": 4, "checkpoint_every": 6, "report": False, "test_rows": 13, "probe_rows": 17,
     "abstain_accuracy": 0.75, "race": False, "budget": "9 steps", "parameterization": "residual",
     "settings": {"bottleneck": 8}, "learned_rows": True, "exportable": True, "class_weights": "balanced",
-    "select": "macro-f1", "tokens_at_once": 512,
+    "select": "macro-f1", "tokens_at_once": 512, "extend": 1, "ensemble": 2,
+    "batch_tokens": 300, "checkpoint_layers": True,
 }  # fmt: skip
 
 
@@ -53,8 +54,8 @@ def test_every_field_is_a_flag_and_a_line_of_yaml_and_an_argument(call, chosen, 
 
 def test_the_verb_has_the_fields_and_nothing_else_of_that_kind():
     own = {
-        "source", "text", "label", "template", "words", "scoring", "shots", "max_tokens", "backbone", "device", "dtype",
-        "save", "out", "config", "run", "resume", "as_json",
+        "source", "text", "label", "kind", "template", "words", "scoring", "bounds", "max_new_tokens", "shots",
+        "max_tokens", "backbone", "device", "dtype", "shard", "save", "out", "config", "run", "resume", "as_json",
     }  # fmt: skip
     assert set(inspect.signature(verb).parameters) == own | set(TrainConfig.model_fields)
 

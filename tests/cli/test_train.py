@@ -68,7 +68,7 @@ def test_columns_template_words_and_shots_reach_the_task(call, folder):
 
 
 def test_it_starts_from_another_prompt_of_the_store(ok, folder):
-    ok("train", folder, "--save", "first", *QUIET)
+    ok("train", folder, "--save", "first", "--exportable", *QUIET)
     ok("train", folder, "--save", "second", "--init", "prompt", "--init-prompt", "first@v1", *QUIET)
     first, second = (PromptStore().get(name) for name in ("first", "second"))
     assert second.provenance["parent"] == first.digest
@@ -77,15 +77,16 @@ def test_it_starts_from_another_prompt_of_the_store(ok, folder):
 def test_an_interruption_says_how_to_go_on_and_resume_ends_in_the_same_bytes(call, ok, folder, monkeypatch):
     again = ["train", folder, "--checkpoint-every", 1, *QUIET]
     ok(*again, "--run", "whole")
-    step = trainer.Trainer.step
+    gradients, calls = trainer.gradients, []
 
-    def stopped(self, number):
-        if number == 2:
+    def stopped(*given, **how):
+        calls.append(1)
+        if len(calls) == 3:
             raise KeyboardInterrupt
-        return step(self, number)
+        return gradients(*given, **how)
 
     with monkeypatch.context() as patch:
-        patch.setattr(trainer.Trainer, "step", stopped)
+        patch.setattr(trainer, "gradients", stopped)
         result = call(*again, "--run", "cut")
     assert result.exit_code == 130
     assert result.stderr.endswith("the same command with --resume goes on from there\ninterrupted\n")
@@ -115,3 +116,32 @@ def test_a_full_disk_at_the_end_loses_nothing_of_the_training(call, folder, monk
     assert PromptStore().list() == ()
     assert not Path("out.safetensors").exists()
     assert SoftPrompt.load("here/prompt.safetensors").length == 3
+
+
+def test_every_kind_of_task_has_its_flags(ok, call, without_encoder):
+    lines = [json.dumps({"text": f"a {'good' if i % 2 else 'bad'} film {i}", "score": i % 5}) for i in range(40)]
+    Path("stars.jsonl").write_text("\n".join(lines) + "\n")
+    flags = ["--kind", "regression", "--label", "score", "--text", "text", "--bounds", "0,10"]
+    told = json.loads(ok("train", "stars.jsonl", *flags, "--json", *SHORT))
+    assert told["report"]["figures"]["kind"] == "regression"
+    readout = SoftPrompt.load(told["kept"]["run"]).readout
+    assert (readout.low, readout.high) == (0, 10)
+    for bounds in ("0", "a,b", "1,2,3"):
+        result = call("train", "stars.jsonl", *flags[:-1], bounds, *QUIET)
+        assert f"error: --bounds is `{bounds}`; write two numbers with a comma between them" in result.stderr
+    written = ["--kind", "generation", "--text", "text", "--label", "score", "--max-new-tokens", 7]
+    told = json.loads(ok("train", "stars.jsonl", *written, "--json", *QUIET))
+    assert SoftPrompt.load(told["kept"]["run"]).readout.max_new_tokens == 7
+
+
+def test_the_members_of_an_ensemble_are_kept_under_numbers_and_answer_together(ok, folder, without_encoder):
+    shown = ok("train", folder, "--ensemble", 3, "--save", "mood", "--out", "mood.safetensors", *SHORT)
+    assert "ensemble of 3 " in shown
+    assert "its other members: mood-2, mood-3\n" in shown
+    assert shown.endswith('try: softprompt run mood,mood-2,mood-3 --ensemble mean "some text"\n')
+    assert [each.name for each in PromptStore().list()] == ["mood", "mood-2", "mood-3"]
+    for name in ("mood", "mood-2", "mood-3"):
+        assert SoftPrompt.load(f"{name}.safetensors").digest == PromptStore().get(name).digest
+    (head, line) = ok("run", "mood,mood-2,mood-3", "--ensemble", "vote", "a good film").splitlines()
+    assert head.split() == ["text", "answer"]
+    assert line.split()[3] in ("pos", "neg")

@@ -100,7 +100,9 @@ def test_generated_text_is_sacrebleus_and_rouge_scores(count):
         ascii_only = [[r.replace("ü", "u") for r in row.references] for row in gold]
         pairs = zip(ascii_only, texts, strict=True)
         rouge = [scorer.score_multi(each, text.replace("ü", "u"))["rougeL"].fmeasure for each, text in pairs]
-        assert values("generation", gold, texts) == pytest.approx(
+        found = values("generation", gold, texts)
+        assert {**found, **values("extraction", gold, texts)} == found
+        assert {name: found[name] for name in ("BLEU", "chrF", "ROUGE-L")} == pytest.approx(
             {
                 "BLEU": metrics.BLEU().corpus_score(texts, streams).score,
                 "chrF": metrics.CHRF().corpus_score(texts, streams).score,

@@ -58,7 +58,7 @@ def test_small_validation_chooses_by_folds_and_trains_on_training_rows_only(monk
 
 def test_folds_stop_when_enough_rows_were_judged():
     gold = np.arange(4000) % 3
-    folds = list(probe._folds(gold, seed=0))
+    folds = list(probe.folds_of(gold, seed=0))
     assert [len(outside) for _, outside in folds] == [800, 800]
     inside, outside = folds[0]
     assert set(inside) | set(outside) == set(range(4000))

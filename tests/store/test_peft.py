@@ -22,7 +22,10 @@ from softprompt.modeling.bound import BoundPrompt
 from softprompt.modeling.prompted_model import PromptedModel
 from softprompt.prompts.soft_prompt import SoftPrompt
 from softprompt.store.peft import PROMPT, export_peft, fold, import_peft
+from softprompt.tasks.chat import ChatTemplate
+from softprompt.tasks.free_text import Text
 from softprompt.tasks.readout import LabelWords
+from softprompt.tasks.readout_kinds import Scalar
 from softprompt.tasks.template import Template
 from softprompt.testing.conformance import READOUTS, rows
 from softprompt.testing.tiny import TINY_FAMILIES, tiny_backbone
@@ -246,14 +249,32 @@ def test_what_peft_cannot_hold_is_refused(llama: Backbone, tmp_path: Path) -> No
     learned = {**prompt.tensors, "readout.weight": torch.zeros(2, 48)}
     deep = {f"layers.0.{kind}": torch.zeros(2, 5, 12) for kind in ("key", "value")}
     for tensors, reason in (
-        (learned, "has learned output rows .* train one without learned rows"),
-        (deep, "has virtual tokens at `layers.0.key`, .* train one with rows at the input only"),
+        (learned, r"has learned output rows .* train one that it can carry: softprompt train \.\.\. --exportable"),
+        (deep, r"has keys and values in every layer \(`layers\.0\.key`\), .* softprompt train \.\.\. --exportable"),
+        ({"encoder.input": prompt.tensors["input"]}, r"has tensors at `encoder\.input` .* --exportable"),
     ):
         other = SoftPrompt(tensors, prompt.template, prompt.readout, prompt.fingerprint)
         with pytest.raises(IncompatiblePromptError, match=reason):
             export_peft(other, llama, tmp_path / "out")
     with pytest.raises(TemplateError, match=r"has no {soft} slot for its 5 virtual tokens"):
         export_peft(prompt_of(llama, "{bos}{text}"), llama, tmp_path / "out")
+    for template, readout, reason in (
+        (prompt.template, Scalar(0.0, 5.0), "its answers are read as `scalar`, and PEFT's folder is for label words"),
+        (ChatTemplate(), Text(8, lead=""), "its rows are conversations, written by the backbone's chat template"),
+    ):
+        other = SoftPrompt(prompt.tensors, template, readout, prompt.fingerprint)
+        with pytest.raises(IncompatiblePromptError, match=reason):
+            export_peft(other, llama, tmp_path / "out")
+
+
+def test_a_prompt_that_writes_text_goes_out_with_where_its_answers_end(llama: Backbone, tmp_path: Path) -> None:
+    found = prompt_of(llama)
+    prompt = SoftPrompt(found.tensors, found.template, Text(8, ("###",)), found.fingerprint)
+    export_peft(prompt, llama, tmp_path / "out")
+    told = (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
+    assert "It begins with ' ', which is no part of it, and ends" in told
+    assert "end-of-sequence token, or before the text '###', or after 8 tokens." in told
+    assert import_peft(tmp_path / "out", llama).to_bytes() == prompt.to_bytes()
 
 
 def test_a_folder_appears_whole_or_not_at_all(

@@ -67,7 +67,23 @@ def options(
 
 def main() -> None:
     """Run the `softprompt` command; exit code 2 is bad input, 130 an interruption, 1 a fault of ours."""
-    app(prog_name="softprompt")
+    try:
+        app(prog_name="softprompt")
+    except SystemExit as end:
+        if os.environ.get("WORLD_SIZE", "1") != "1":
+            _part(end.code if isinstance(end.code, int) else 0)
+        raise
+
+
+def _part(code: int) -> None:
+    """End one of several processes at once: torch's own threads now and then abort an orderly end, its work done."""
+    from softprompt.backbones.processes import leave
+
+    if code == 0:  # else the launcher stops the others
+        leave()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 @contextmanager
@@ -85,7 +101,7 @@ def _said() -> Iterator[None]:
         if os.environ.get(DEBUG) == "1" or _reader_left(error):
             raise
         foreseen = isinstance(error, SoftPromptError | OSError)
-        say(f"error: {_one_line(error)}" if foreseen else _fault(error))
+        say(f"error: {_one_line(error)}" if foreseen else _fault(error), everyone=True)
         raise typer.Exit(BAD_INPUT if foreseen else FAULT) from error
 
 

@@ -25,7 +25,7 @@ from softprompt.errors import SoftPromptError
 from softprompt.progress import say
 
 if TYPE_CHECKING:
-    from softprompt.evaluation.evaluate import Evaluation
+    from softprompt.evaluation.answer_evaluation import Judged
     from softprompt.prompts.soft_prompt import SoftPrompt
     from softprompt.tasks.task import Example, Task
 
@@ -82,16 +82,19 @@ def choose_rows(prompt: SoftPrompt, source: str, split: str, label: str | None) 
         TemplateError: the source lacks a field of the template.
         UnknownNameError: the source has no such split.
     """
+    from softprompt.tasks.kinds import kind_of
     from softprompt.tasks.load import load_split, load_task
 
+    kind = kind_of(prompt.readout, prompt.template)
+    pattern = None if kind == "chat" else prompt.template.pattern
     trained_on = prompt.provenance.get("task")
     seed = prompt.provenance.get("seed")
     if isinstance(trained_on, dict) and isinstance(seed, int):
         with suppress(SoftPromptError):  # not the rows of the training: `load_split` says what is wrong, if anything
-            task = load_task(source, label=label, template=prompt.template.pattern, seed=seed)
+            task = load_task(source, kind=kind, label=label, template=pattern, seed=seed)
             if task.data_hash == trained_on.get("data") and split in task.splits:
                 return _known_rows(prompt, task, source, split)
-    rows = load_split(source, split, prompt.template, prompt.readout.labels, label=label)
+    rows = load_split(source, split, prompt.template, prompt.readout, label=label)
     if _is_undivided(source):
         return Chosen(rows, (), f"all {len(rows):,} rows of `{source}`; whether training saw some of them is not known")
     return Chosen(rows, (), f"the {len(rows):,} rows of `{split}` of `{source}`")
@@ -106,22 +109,25 @@ def _known_rows(prompt: SoftPrompt, task: Task, source: str, split: str) -> Chos
     return Chosen(rows, task.overlap(split), origin + used)
 
 
-def figures_of(scored: Evaluation) -> dict[str, Any]:
+def figures_of(scored: Judged) -> dict[str, Any]:
     """Return every figure as plain JSON; without the rows that also stand in train, too, where there are some."""
+    from softprompt.evaluation.evaluation import Evaluation
+
     apart = scored.without_overlap() if scored.overlap else None
-    return {
+    found = {
         "figures": scored.figures().to_json(),
         "overlap": len(scored.overlap),
         "without_overlap": apart.figures().to_json() if apart else None,
         "truncated": scored.truncated,
         "classes": [row.to_json() for row in scored.class_table()],
-        "confusion": scored.confusion_matrix().tolist(),
     }
+    return {**found, "confusion": scored.confusion_matrix().tolist()} if isinstance(scored, Evaluation) else found
 
 
-def as_text(scored: Evaluation) -> str:
+def as_text(scored: Judged) -> str:
     """Return the figures as tables for a terminal."""
     from softprompt.evaluation import sections
+    from softprompt.evaluation.evaluation import Evaluation
 
     figures = scored.figures()
     apart = scored.without_overlap() if scored.overlap else None
@@ -130,11 +136,13 @@ def as_text(scored: Evaluation) -> str:
         [f"{figures.rows:,} rows in {scored.seconds:.1f} s"],
         sections.results(figures, []),
         sections.without_overlap(len(scored.overlap), apart.figures() if apart else None, []),
+        sections.unmeasured(figures),
         sections.calibration(figures, None),
         sections.class_table(scored.class_table()),
-        sections.confusion_matrix(scored.labels, scored.confusion_matrix().tolist()),
         cut,
     ]
+    if isinstance(scored, Evaluation):
+        blocks.insert(-1, sections.confusion_matrix(scored.labels, scored.confusion_matrix().tolist()))
     return "\n\n".join("\n".join(block) for block in blocks if block)
 
 

@@ -96,11 +96,12 @@ def open_backbone(
         BackboneError, MissingExtraError, UnknownNameError: the backbone cannot be loaded.
     """
     from softprompt.backbones.backbone import load_backbone
+    from softprompt.modeling.bound import FEATURES
 
     backbone = load_backbone(asked or _own_backbone(opened), device=device, dtype=dtype)
     for each in opened:
         try:
-            news = each.prompt.check(backbone.fingerprint, allow_other_weights, name=backbone.name)
+            news = each.prompt.check(backbone.fingerprint, allow_other_weights, name=backbone.name, features=FEATURES)
         except IncompatiblePromptError as error:
             raise IncompatiblePromptError(f"`{each.name}`: {error}") from error
         if news:

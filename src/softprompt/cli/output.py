@@ -36,10 +36,13 @@ def answer_table(texts: Sequence[str], names: Sequence[str], answers: Iterable[S
 
 
 def _said(answer: Answer) -> str:
-    sure = f"{answer.label} {answer.probability * 100:.1f} %"
+    shown = _short(answer.label) or "(none)"
+    if answer.probability is None:
+        return shown
+    sure = f"{shown} {answer.probability * 100:.1f} %"
     return f"held back ({sure})" if answer.abstained else sure
 
 
 def _short(text: str) -> str:
-    line = " ".join(text.split())
+    line = "".join(sign if sign.isprintable() else "?" for sign in " ".join(text.split()))
     return line if len(line) <= _TEXT_WIDTH else line[: _TEXT_WIDTH - 1] + "…"

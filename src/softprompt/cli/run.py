@@ -29,10 +29,13 @@ from softprompt.progress import meter, say
 from softprompt.registry import unknown_name
 
 if TYPE_CHECKING:
-    from softprompt.modeling.answer_file import AnswerFile
+    from softprompt.modeling.answer_file import AnswerFile, Layout
+    from softprompt.modeling.ensemble import How
     from softprompt.modeling.streaming import Answered, Asked
 
 Row = dict[str, str]
+ENSEMBLE = "answer"
+"""What the column of an ensemble's answers is called."""
 LINE = "text"
 """What the column of a plain text or line is called."""
 
@@ -63,6 +66,9 @@ def run(
     out: Path | None = typer.Option(None, "--out", "-o", help="Write a .csv or .jsonl file; a killed run goes on."),
     form: str | None = typer.Option(None, "--format", help="What the input is: csv, tsv, jsonl or lines."),
     text: str | None = typer.Option(None, metavar="COLUMN", help="The column that holds the text."),
+    ensemble: str | None = typer.Option(
+        None, metavar="mean|vote", help="Join the prompts' answers into one: mean of their probabilities, or vote."
+    ),
     field: list[str] | None = typer.Option(None, metavar="NAME=VALUE", help="The value of a template's field; repeat."),
     backbone: str | None = BACKBONE,
     device: str | None = DEVICE,
@@ -70,33 +76,51 @@ def run(
     allow_other_weights: bool = OTHER_WEIGHTS,
     as_json: bool = AS_JSON,
 ) -> None:
-    """Classify a text, standard input or a file, with every prompt that is named, all in the same batches.
+    """Answer a text, standard input or a file, with every prompt that is named, all in the same batches.
 
     Example: softprompt run sentiment,spam inbox.csv -o out.csv
     """
     opened = open_prompts(names)
+    how = None if ensemble is None else _ensemble(ensemble, opened)
     constants = pairs("field", field)
     source = find_source(inputs or [], text, form, constants)
     asked = ask(opened, source, constants)
     first, rows = _peek(read(source, asked), source)
-    file = None if out is None else _begin(out, source, asked, backbone, dtype)
+    file = None if out is None else _begin(out, source, asked, {"backbone": backbone, "dtype": dtype, "ensemble": how})
     frozen = open_backbone(backbone, opened, device, dtype, allow_other_weights=allow_other_weights)
+    from softprompt.modeling.answer_file import Layout
     from softprompt.modeling.prompted_model import PromptedModel
     from softprompt.modeling.streaming import answer_stream
 
     model, done = PromptedModel(frozen), 0 if file is None else file.done
-    parts = answer_stream(model, islice(rows, done, None), asked, allow_other_weights=allow_other_weights)
+    parts = answer_stream(model, islice(rows, done, None), asked, ensemble=how, allow_other_weights=allow_other_weights)
+    titles = [each.name for each in asked] if how is None else [ENSEMBLE]
     if file is None and source.path is None and not as_json:
-        print(_table(source, asked, list(chain.from_iterable(_counted(parts)))))
+        print(_table(source, asked, titles, list(chain.from_iterable(_counted(parts)))))
         return
-    _write(_counted(parts), [*first], asked, file, "jsonl" if as_json else "csv")
+    kinds = [each.prompt.readout.kind for each in asked[: len(titles)]]
+    _write(_counted(parts), Layout(_form(file, as_json), [*first], titles, kinds), titles, file)
+
+
+def _form(file: AnswerFile | None, as_json: bool) -> str:
+    if file is not None:
+        return file.form
+    return "jsonl" if as_json else "csv"
+
+
+def _ensemble(text: str, opened: Sequence[Opened]) -> How:
+    from softprompt.modeling.ensemble import check_members, how_of
+
+    how = how_of(text)
+    check_members([each.prompt for each in opened])
+    return how
 
 
 def find_source(inputs: Sequence[str], text: str | None, form: str | None, constants: Row) -> Source:
     """Tell texts, a file and standard input apart; a text that is the name of a file is that file.
 
     Raises:
-        ConfigError: there is nothing to classify, or a file among several inputs.
+        ConfigError: there is nothing to answer, or a file among several inputs.
     """
     piped = not inputs and not constants and not sys.stdin.isatty()
     if piped or list(inputs) == ["-"]:
@@ -109,7 +133,7 @@ def find_source(inputs: Sequence[str], text: str | None, form: str | None, const
         lines = form == "lines" or (form is None and Path(files[0]).suffix.lower() not in _formats())
         return Source(files[0], path=files[0], column=text or (LINE if lines else None), form=form)
     if not inputs and not constants:
-        raise ConfigError("there is nothing to classify; give a text, a file, or - for standard input")
+        raise ConfigError("there is nothing to answer; give a text, a file, or - for standard input")
     return Source("the command line", tuple(inputs), column=LINE if inputs else None)
 
 
@@ -167,16 +191,16 @@ def _peek(rows: Iterator[Row], source: Source) -> tuple[Row, Iterator[Row]]:
     """Read the first row, so that a wrong column is said before a backbone is loaded."""
     first = next(rows, None)
     if first is None:
-        raise DataError(f"`{source.name}` has no rows; there is nothing to classify")
+        raise DataError(f"`{source.name}` has no rows; there is nothing to answer")
     return first, chain([first], rows)
 
 
-def _begin(out: Path, source: Source, asked: Sequence[Asked], backbone: str | None, dtype: str | None) -> AnswerFile:
+def _begin(out: Path, source: Source, asked: Sequence[Asked], options: dict[str, Any]) -> AnswerFile:
     """Open the output, and say where it goes on if it does."""
     from softprompt.modeling.answer_file import AnswerFile
 
     check_output(out)
-    file = AnswerFile(out, _identity(source, asked, {"backbone": backbone, "dtype": dtype}))
+    file = AnswerFile(out, _identity(source, asked, options))
     if source.path and out.exists() and Path(source.path).exists() and out.samefile(source.path):
         raise ConfigError(f"`{out}` is the input itself; write the answers to another file")
     if file.done:
@@ -209,30 +233,27 @@ def _counted(parts: Iterator[list[Answered]]) -> Iterator[list[Answered]]:
             answers = [answer for answered in part for answer in answered.answers]
             seen["cut"] += sum(any(a.cut for a in answered.answers) for answered in part)
             seen["held back"] += sum(answer.abstained for answer in answers)
+            seen["endless"] += sum(not getattr(answer, "finished", True) for answer in answers)
             yield part
             progress.advance(len(part))
     if seen["cut"]:
         say(f"warning: {seen['cut']:,} rows were longer than the backbone takes and were shortened")
+    if seen["endless"]:
+        say(f"{seen['endless']:,} texts were ended by the most tokens that an answer may have, and may be unfinished")
     if seen["held back"]:
         say(f"{seen['held back']:,} answers were held back: their probability is below the prompt's threshold")
 
 
-def _table(source: Source, asked: Sequence[Asked], found: Sequence[Answered]) -> str:
-    names = [each.name for each in asked]
+def _table(source: Source, asked: Sequence[Asked], titles: Sequence[str], found: Sequence[Answered]) -> str:
     texts = source.texts or [" · ".join(f"{k}: {v}" for k, v in asked[0].constants.items())]
-    return answer_table(list(texts), names, [answered.answers for answered in found])
+    return answer_table(list(texts), titles, [answered.answers for answered in found])
 
 
-def _write(
-    parts: Iterator[list[Answered]], columns: Sequence[str], asked: Sequence[Asked], file: AnswerFile | None, form: str
-) -> None:
+def _write(parts: Iterator[list[Answered]], layout: Layout, titles: Sequence[str], file: AnswerFile | None) -> None:
     """Write every row and its answers to the file, or to standard output."""
-    from softprompt.modeling.answer_file import Layout
-
-    layout = Layout(form if file is None else file.form, columns, [each.name for each in asked])
-    for name, each in zip(layout.names, asked, strict=True):
-        if name != each.name:
-            say(f"the input has a column `{each.name}` of its own; the prompt's answers are in `{name}`")
+    for name, title in zip(layout.names, titles, strict=True):
+        if name != title:
+            say(f"the input has a column `{title}` of its own; the prompt's answers are in `{name}`")
     if file is None:
         print(layout.head(), end="")
         for part in parts:

@@ -12,8 +12,13 @@ from softprompt.cli.opening import AS_JSON, DEFAULT_BACKBONE, DEVICE, DTYPE, che
 from softprompt.cli.output import print_json, size_of
 from softprompt.cli.settings import with_settings
 from softprompt.errors import ConfigError
-from softprompt.progress import say
+from softprompt.progress import say, speaks
 from softprompt.training.config import TrainConfig
+
+KIND = (
+    "What the answers are: classification, multi-label, choice, regression, generation, extraction, tagging or chat. "
+    "Default: told from the columns."
+)
 
 if TYPE_CHECKING:
     from softprompt.prompts.soft_prompt import SoftPrompt
@@ -25,14 +30,18 @@ def train(
     source: str = typer.Argument(help="A packaged data set, a file, a folder with split files, or a hub id."),
     text: list[str] | None = typer.Option(None, help="Text column; repeat for several. Default: guessed."),
     label: str | None = typer.Option(None, help="Label column. Default: guessed."),
+    kind: str | None = typer.Option(None, help=KIND),
     template: str | None = typer.Option(None, help="Pattern of a row, as '{bos}{soft}Text: {text} Label:'."),
     words: list[str] | None = typer.Option(None, metavar="LABEL=WORD", help="Words for a label; repeat."),
     scoring: str = typer.Option("trie", help="How label words are scored: trie or full."),
+    bounds: str | None = typer.Option(None, metavar="LOW,HIGH", help="Regression: what numbers lie between."),
+    max_new_tokens: int | None = typer.Option(None, help="Text: tokens of an answer at most."),
     shots: int | None = typer.Option(None, help="Train on this many texts of each label."),
     max_tokens: int | None = typer.Option(None, help="Longest row in tokens. Default: the backbone's."),
     backbone: str = typer.Option(DEFAULT_BACKBONE, help="A packaged name, hub id, folder or .gguf file."),
     device: str | None = DEVICE,
     dtype: str | None = DTYPE,
+    shard: bool = typer.Option(False, "--shard", help="Lay the backbone's layers over the processes (see docs)."),
     save: str | None = typer.Option(None, metavar="NAME", help="Keep the prompt in the store under this name."),
     out: Path | None = typer.Option(None, help="Write the prompt to this .safetensors file."),
     config: Path | None = typer.Option(None, help="YAML file of settings; flags come on top."),
@@ -47,24 +56,26 @@ def train(
     """
     chosen = TrainConfig.read(config, **settings)
     start = _start(chosen)
-    _check_places(save, out)
+    _check_places(save, out, chosen.ensemble)
     from softprompt.tasks.load import load_task
 
     task = load_task(
-        source, text=text or None, label=label, template=template, words=pairs("words", words),
-        scoring=scoring, shots=shots, seed=chosen.seed, max_tokens=max_tokens,  # type: ignore[arg-type]
+        source, kind=kind, text=text or None, label=label, template=template, words=pairs("words", words),
+        scoring=scoring, bounds=_bounds(bounds), max_new_tokens=max_new_tokens, shots=shots,  # type: ignore[arg-type]
+        seed=chosen.seed, max_tokens=max_tokens,
     )  # fmt: skip
     say(task.describe())
     from softprompt.backbones.backbone import load_backbone
     from softprompt.training.train import train as learn
 
-    frozen = load_backbone(backbone, device=device, dtype=dtype)
+    frozen = load_backbone(backbone, device=device, dtype=dtype, shard=shard)
     try:
         result = learn(frozen, task, chosen, run=run, resume=resume, start=start)
     except KeyboardInterrupt:
         say("training has stopped and its last step is safe: the same command with --resume goes on from there")
         raise
-    _show(result, _keep(result, save, out), as_json=as_json)
+    if speaks():
+        _show(result, _keep(result, save, out), as_json=as_json)
 
 
 def pairs(option: str, given: list[str] | None) -> dict[str, str]:
@@ -85,21 +96,35 @@ def pairs(option: str, given: list[str] | None) -> dict[str, str]:
     return found
 
 
+def _bounds(text: str | None) -> tuple[float, float] | None:
+    """Read two numbers with a comma between them."""
+    if text is None:
+        return None
+    try:
+        low, high = (float(part) for part in text.split(","))
+    except ValueError as error:
+        raise ConfigError(f"--bounds is `{text}`; write two numbers with a comma between them, as 0,5") from error
+    return low, high
+
+
 def _start(config: TrainConfig) -> SoftPrompt | None:
     """The prompt that training starts from, where the settings name one."""
     if config.init_prompt is None:
         return None
     if config.init != "prompt":
-        raise ConfigError(f"init_prompt is `{config.init_prompt}`, but init is `{config.init or 'text'}`; set init to `prompt`")
+        raise ConfigError(
+            f"init_prompt is `{config.init_prompt}`, but init is `{config.init or 'text'}`; set init to `prompt`"
+        )
     return open_prompt(config.init_prompt).prompt
 
 
-def _check_places(save: str | None, out: Path | None) -> None:
+def _check_places(save: str | None, out: Path | None, members: int) -> None:
     """Refuse before training what would be refused after it."""
     from softprompt.store.layout import check_name
 
     if save is not None:
         check_name("prompt", save)
+        check_name("prompt", member_name(save, members))
     if out is not None:
         check_output(out)
 
@@ -113,7 +138,35 @@ def _keep(result: TrainResult, save: str | None, out: Path | None) -> Mapping[st
         kept["file"] = str(out)
     if save is not None:
         kept["store"] = store(result, save)
+    kept |= _keep_members(result, save, out)
     return kept
+
+
+def _keep_members(result: TrainResult, save: str | None, out: Path | None) -> dict[str, str]:
+    """Put the other members of an ensemble beside the first: place by the kind of place and the member's number."""
+    from softprompt.store.store import PromptStore
+
+    kept = {}
+    for number, prompt in enumerate(result.members[1:], start=2):
+        path = result.run / f"prompt-{number}.safetensors"
+        prompt.save(path)
+        kept[f"run {number}"] = str(path)
+        if out is not None:
+            beside = out.with_name(member_name(out.stem, number) + out.suffix)
+            prompt.save(beside)
+            kept[f"file {number}"] = str(beside)
+        if save is not None:
+            kept[f"store {number}"] = str(PromptStore().put(prompt, member_name(save, number)))
+    return kept
+
+
+def member_name(name: str, number: int) -> str:
+    """Return what a member of an ensemble is called; the first has the name itself.
+
+    >>> member_name("mood", 1), member_name("mood", 3)
+    ('mood', 'mood-3')
+    """
+    return name if number == 1 else f"{name}-{number}"
 
 
 def store(result: TrainResult, name: str) -> str:
@@ -138,4 +191,9 @@ def _show(result: TrainResult, kept: Mapping[str, str], *, as_json: bool) -> Non
         print(f"{result.report}\n")
     place = kept.get("store") or kept.get("file") or kept["run"]
     print(f"kept as {place}: {result.prompt.length} virtual tokens, {size_of(size)}; measurements in {result.run}")
-    print(f'try: softprompt run {kept.get("store", place).partition("@")[0]} "some text"')
+    first = kept.get("store", place).partition("@")[0]
+    others = [kept.get(f"store {n}", kept[f"run {n}"]).partition("@")[0] for n in range(2, len(result.members) + 1)]
+    if others:
+        print(f"its other members: {', '.join(others)}")
+    names = ",".join([first, *others])
+    print(f'try: softprompt run {names}{" --ensemble mean" if others else ""} "some text"')

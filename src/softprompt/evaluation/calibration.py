@@ -6,11 +6,18 @@ import math
 from collections.abc import Callable
 
 import numpy as np
+import torch
 
 from softprompt.errors import ConfigError
+from softprompt.evaluation.answer_evaluation import AnswerEvaluation
 from softprompt.evaluation.figures import Record
 from softprompt.evaluation.metrics import calibrated, log_loss
+from softprompt.modeling.answers import log_no
 from softprompt.shapes import Float, Int
+from softprompt.tasks.free_text import Text
+from softprompt.tasks.readout import Readout
+from softprompt.tasks.readout_kinds import YesNo
+from softprompt.tasks.tags import TokenTags
 
 BOUNDS = (0.05, 20.0)
 MIN_ROWS = 50  # below this one temperature is fitted to noise
@@ -83,6 +90,45 @@ def fit_temperature(log_probabilities: Float[np.ndarray, "B C"], gold: Int[np.nd
     flat = value > BOUNDS[1] / 1.01
     reason = "at its upper bound: the probabilities hold next to no information" if flat else ""
     return Temperature(value=value, fitted=True, rows=rows, log_loss_before=before, log_loss_after=after, reason=reason)
+
+
+def fit_answer_temperature(evaluation: AnswerEvaluation, readout: Readout) -> Temperature:
+    """Fit the temperature of answers that are tags or several labels; numbers and text have none.
+
+    Every word's choice among the tags counts as a row of `fit_temperature`, and every label's yes or no.
+
+    Args:
+        evaluation: on validation rows, as `evaluate` gives it.
+        readout: what its scores are scores of.
+    """
+    rows = len(evaluation.gold)
+    if not isinstance(readout, TokenTags | YesNo):
+        what = "text has no probability of a choice" if isinstance(readout, Text) else "a number has no probability"
+        return Temperature(rows=rows, reason=f"{what} to calibrate")
+    if rows < MIN_ROWS:
+        return Temperature(rows=rows, reason=f"{rows} validation rows are too few to fit one ({MIN_ROWS} are needed)")
+    choices = _words(evaluation, readout) if isinstance(readout, TokenTags) else _decisions(evaluation, readout)
+    return fit_temperature(*choices).model_copy(update={"rows": rows})
+
+
+def _words(evaluation: AnswerEvaluation, readout: TokenTags) -> tuple[np.ndarray, np.ndarray]:
+    """Scores and right tags of all words that the rows had room for."""
+    position = {tag: i for i, tag in enumerate(readout.tags)}
+    gold = [
+        position[tag]
+        for scores, tags in zip(evaluation.scores, evaluation.gold, strict=True)
+        for tag, _ in zip(tags if isinstance(tags, tuple) else (), scores, strict=False)
+    ]
+    return np.concatenate([*evaluation.scores]), np.asarray(gold, dtype=np.int64)
+
+
+def _decisions(evaluation: AnswerEvaluation, readout: YesNo) -> tuple[np.ndarray, np.ndarray]:
+    """Scores of no and yes, and which is right, for every label of every row."""
+    yes = torch.from_numpy(np.stack([*evaluation.scores]))
+    pairs = torch.stack([log_no(yes), yes], dim=-1).reshape(-1, 2).numpy()
+    held = [set(labels) if isinstance(labels, tuple) else set() for labels in evaluation.gold]
+    gold = [label in each for each in held for label in readout.labels]
+    return pairs, np.asarray(gold, dtype=np.int64)
 
 
 def _valley(function: Callable[[float], float], low: float, high: float, tolerance: float = 1e-6) -> float:

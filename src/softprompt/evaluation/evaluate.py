@@ -1,19 +1,29 @@
-"""`evaluate`: score labelled rows with a soft prompt."""
+"""`evaluate`: answer labelled rows with a soft prompt, whatever its kind of answer, and keep what figures need."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
+from torch import Tensor
 
+from softprompt.errors import BackboneError
+from softprompt.evaluation.answer_evaluation import AnswerEvaluation, Judged
 from softprompt.evaluation.evaluation import Evaluation, gold_indices, refuse_empty
+from softprompt.modeling.answers import answer, text_answer
+from softprompt.modeling.bound import BoundPrompt
 from softprompt.modeling.prompted_model import PromptedModel
-from softprompt.progress import meter
+from softprompt.progress import Meter, meter
 from softprompt.prompts.soft_prompt import SoftPrompt
-from softprompt.tasks.task import Example
+from softprompt.tasks.free_text import Text
+from softprompt.tasks.kinds import kind_of
+from softprompt.tasks.readout import LabelWords, Readout
+from softprompt.tasks.tags import TokenTags
+from softprompt.tasks.task import Example, Label
 
-__all__ = ["Evaluation", "evaluate"]
+__all__ = ["AnswerEvaluation", "Evaluation", "Found", "Judged", "evaluate", "find_answers"]
 
 
 def evaluate(
@@ -23,8 +33,8 @@ def evaluate(
     *,
     overlap: Iterable[int] = (),
     allow_other_weights: bool = False,
-) -> Evaluation:
-    """Score labelled rows with a prompt and keep what is needed for every figure.
+) -> Judged:
+    """Answer labelled rows with a prompt and keep what is needed for every figure.
 
     Args:
         model: where the prompt meets its backbone.
@@ -33,26 +43,95 @@ def evaluate(
         overlap: which of them, in [0, B), also stand in train (`Task.overlap`).
         allow_other_weights: accept a prompt trained on other weights of this architecture.
 
+    Returns:
+        An `Evaluation` where an answer is one label, else an `AnswerEvaluation`.
+
     Raises:
         DataError: no row, a row without a label, or with one that the prompt does not know.
         BackboneError: a score is not finite.
         IncompatiblePromptError: the prompt was trained on another backbone.
     """
     refuse_empty(examples)
-    labels = prompt.readout.labels
-    gold = gold_indices(examples, labels)
     started = time.perf_counter()
     bound = model.bind(prompt, allow_other_weights=allow_other_weights)
+    about: dict[str, Any] = {"digest": prompt.digest, "overlap": tuple(sorted(overlap))}
     with meter("evaluating", len(examples)) as progress:
-        scores = model.score_labels([row.fields for row in examples], bound, progress=progress)
-    return Evaluation(
-        labels=labels,
-        gold=gold,
-        log_probabilities=np.asarray(scores.log_probabilities.cpu(), dtype=np.float64),
-        temperature=prompt.temperature,
-        abstain=prompt.abstain,
-        digest=prompt.digest,
-        overlap=tuple(sorted(overlap)),
-        truncated=sum(cut > 0 for cut in scores.cut),
-        seconds=time.perf_counter() - started,
-    )
+        if isinstance(prompt.readout, LabelWords):
+            gold = gold_indices(examples, prompt.readout.labels)
+            scores = model.score_labels([row.fields for row in examples], bound, progress=progress)
+            return Evaluation(
+                labels=prompt.readout.labels,
+                gold=gold,
+                log_probabilities=np.asarray(scores.log_probabilities.cpu(), dtype=np.float64),
+                temperature=prompt.temperature,
+                abstain=prompt.abstain,
+                truncated=sum(cut > 0 for cut in scores.cut),
+                seconds=time.perf_counter() - started,
+                **about,
+            )
+        found = find_answers(model, bound, prompt.readout, examples, prompt.temperature, progress)
+    kind = kind_of(prompt.readout, prompt.template)
+    about |= {"truncated": sum(each > 0 for each in found.cut), "seconds": time.perf_counter() - started}
+    return AnswerEvaluation.of(kind, examples, found.answers, scores=found.scores, **about)
+
+
+class Found(NamedTuple):
+    """What a prompt answers to B rows, where an answer is not one label.
+
+    Attributes:
+        answers: each of the type that `Example.label` has.
+        cut: tokens that were removed from each row to make it fit.
+        scores: what was read behind each row, before calibration; nothing behind texts, which are written.
+        hidden: the state at the end of each row, [D]; none for texts.
+    """
+
+    answers: list[Label]
+    cut: Sequence[int]
+    scores: list[np.ndarray]
+    hidden: list[np.ndarray]
+
+
+def find_answers(
+    model: PromptedModel,
+    bound: BoundPrompt,
+    readout: Readout,
+    examples: Sequence[Example],
+    temperature: float,
+    progress: Meter,
+) -> Found:
+    """Return what a bound prompt, such as `model.bare(...)`, answers to rows where an answer is not one label.
+
+    Args:
+        model: the frozen backbone.
+        bound: the prompt.
+        readout: what its answers are.
+        examples: the rows.
+        temperature: that scores are divided by.
+        progress: advanced by the number of rows done.
+
+    Raises:
+        BackboneError: a score is not finite.
+    """
+    rows = [example.fields for example in examples]
+    if isinstance(readout, Text):
+        cut = [model.encode(row, bound).cut for row in rows]
+        texts = model.write(rows, bound, progress=progress)
+        return Found([text_answer(text, 0).value for text in texts], cut, [], [])
+    read = model.read(rows, bound, progress=progress)
+    column = readout.column if isinstance(readout, TokenTags) else ""
+    answers = [
+        answer(readout, temperature, logp, 0, row.get(column, "")).value
+        for logp, row in zip(read.log_probabilities, rows, strict=True)
+    ]
+    scores = [_finite(logp, row) for row, logp in enumerate(read.log_probabilities, start=1)]
+    return Found(answers, read.cut, scores, [state.cpu().numpy() for state in read.hidden])
+
+
+def _finite(log_probabilities: Tensor, row: int) -> np.ndarray:
+    scores = np.asarray(log_probabilities.cpu(), dtype=np.float64)
+    if not np.isfinite(scores).all():
+        raise BackboneError(
+            f"row {row} scored NaN or infinity; check the prompt for values that are not finite, or load with dtype "
+            "float32"
+        )
+    return scores

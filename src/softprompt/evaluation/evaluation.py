@@ -224,7 +224,7 @@ def gold_indices(examples: Sequence[Example], labels: Sequence[str]) -> Int[np.n
         if example.label is None:
             raise DataError(f"row {row} of {len(examples)} has no label; evaluation needs the right answer of each row")
         if example.label not in position:
-            raise DataError(f"row {row} has the label `{example.label}`, {_not_among(example.label, labels)}")
+            raise DataError(f"row {row} has the label `{example.label}`, {_not_among(str(example.label), labels)}")
     return np.asarray([position[str(example.label)] for example in examples], dtype=np.int64)
 
 

@@ -10,6 +10,8 @@ from softprompt.errors import DataError
 
 R = TypeVar("R", bound="Record")
 Outcome = Literal["better", "even", "worse"]
+Form = Literal["percent", "score", "number"]
+"""How a figure is written: a share of one as per cent, a score from 0 to 100, or a number as it is."""
 
 
 class Record(BaseModel):
@@ -56,6 +58,45 @@ class Difference(Record):
         if self.interval.low > 0:
             return "better"
         return "worse" if self.interval.high < 0 else "even"
+
+
+class Measure(Record):
+    """One figure of answers that are not one label, with its 95 % bootstrap interval.
+
+    Attributes:
+        name: what it is called.
+        value: the figure.
+        interval: its 95 % bootstrap interval over the rows.
+        higher: more is better.
+        form: how it is written: a share as `percent`, a `score` from 0 to 100, or a `number`.
+    """
+
+    name: str
+    value: float
+    interval: Interval
+    higher: bool = True
+    form: Form = "percent"
+
+
+class Measures(Record):
+    """The figures of one predictor on one set of rows.
+
+    Attributes:
+        kind: of the task.
+        rows: how many rows.
+        measures: the figures, the headline first.
+        note: what was not measured, and why.
+    """
+
+    kind: str
+    rows: int
+    measures: tuple[Measure, ...]
+    note: str = ""
+
+    @property
+    def headline(self) -> Measure:
+        """The figure that verdicts are about."""
+        return self.measures[0]
 
 
 class Comparison(Record):
@@ -128,17 +169,42 @@ class RivalResult(Record):
         name: what it is.
         figures: on all rows; None where it was not run.
         without_overlap: on the rows that do not stand in train, where some do.
-        against: the soft prompt's figures minus its own, paired.
+        against: the soft prompt's figures minus its own, paired; of measures that of the headline, positive where
+            the soft prompt is the better.
         seconds: what it took.
         note: what was chosen, or why it was not run.
     """
 
     name: str
-    figures: Figures | None = None
-    without_overlap: Figures | None = None
-    against: Comparison | None = None
+    figures: Figures | Measures | None = None
+    without_overlap: Figures | Measures | None = None
+    against: Comparison | Difference | None = None
     seconds: float = 0.0
     note: str = ""
+
+
+class Variant(Record):
+    """Another reading of what was trained, on the rows of the report: without its learned rows, or as an ensemble.
+
+    Attributes:
+        name: what it is.
+        figures: on all rows; None where it could not be run.
+        note: what the figures cannot say, or why there are none.
+    """
+
+    name: str
+    figures: Figures | Measures | None = None
+    note: str = ""
+
+
+class RaceRow(Record):
+    """How one candidate stood at one rung of the race, on validation rows."""
+
+    candidate: str
+    step: int
+    loss: float
+    accuracy: float | None = None
+    goes_on: bool
 
 
 class Trained(Record):
@@ -154,6 +220,9 @@ class Trained(Record):
         test_given: whether the user gave the test rows; else they are a fifth held out.
         cross_fitted: whether each row was scored by a prompt trained without it.
         notes: what the reader should know of the data.
+        size: bytes of the prompt's file; 0: not known.
+        learned_rows: whether the prompt has a light head, one learned row an answer.
+        race: how the candidates stood when they raced; empty where none did.
         cost: what it took, by name with unit, for instance `{"training seconds": 118.2, "examples": 4800}`.
     """
 
@@ -166,4 +235,7 @@ class Trained(Record):
     test_given: bool = True
     cross_fitted: bool = False
     notes: tuple[str, ...] = ()
+    size: int = 0
+    learned_rows: bool = False
+    race: tuple[RaceRow, ...] = ()
     cost: dict[str, float] = Field(default_factory=dict)

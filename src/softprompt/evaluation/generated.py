@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from softprompt.errors import MissingExtraError
+from softprompt.evaluation import extracted
 from softprompt.evaluation.measures import Statistic
 from softprompt.evaluation.statistics import Weighted
 from softprompt.shapes import Float
@@ -22,6 +23,8 @@ LETTERS = 6  # of characters, in chrF
 
 def statistics_of(examples: Sequence[Example], answers: Sequence[Label]) -> list[Statistic]:
     """Return corpus BLEU, corpus chrF (both 0 to 100) and mean ROUGE-L (0 to 1) with all references of each row.
+
+    Behind them the F1 of words and the exact matches of short answers.
 
     BLEU (Papineni et al. 2002) and chrF2 (Popović 2015) are sacrebleu's with its default settings, all references
     counted at once; ROUGE-L (Lin 2004) is the F-measure of the best reference, words in lower case, no stemming.
@@ -37,9 +40,10 @@ def statistics_of(examples: Sequence[Example], answers: Sequence[Label]) -> list
     texts = [answer if isinstance(answer, str) else "" for answer in answers]
     accepted = [row.accepted for row in examples]
     return [
-        Statistic("BLEU", bleu_statistic(texts, accepted)),
-        Statistic("chrF", chrf_statistic(texts, accepted)),
+        Statistic("BLEU", bleu_statistic(texts, accepted), form="score"),
+        Statistic("chrF", chrf_statistic(texts, accepted), form="score"),
         Statistic("ROUGE-L", _mean(rouge_l(texts, accepted))),
+        *extracted.statistics_of(examples, answers),
     ]
 
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from softprompt.evaluation.figures import ClassRow
 from softprompt.evaluation.measures import Statistic
 from softprompt.shapes import Bool, Float
 from softprompt.tasks.task import Example, Label
@@ -34,6 +35,24 @@ def statistics_of(examples: Sequence[Example], answers: Sequence[Label]) -> list
         Statistic("macro-F1", lambda weights: _macro(weights @ hits, weights @ seen)),
         Statistic("subset accuracy", lambda weights: np.asarray(weights @ exact / weights.sum(axis=1))),
     ]
+
+
+def label_table(examples: Sequence[Example], answers: Sequence[Label]) -> tuple[ClassRow, ...]:
+    """Return precision, recall, F1 and support of each label that is right or answered somewhere.
+
+    >>> label_table([Example({}, ("a", "b"))], [("a",)])[0].f1
+    1.0
+    """
+    found = [_set(answer) for answer in answers]
+    labels = sorted({label for row in examples for label in row.labels} | {label for each in found for label in each})
+    gold, predicted = _indicators([row.labels for row in examples], labels), _indicators(found, labels)
+    counts = zip(labels, (gold & predicted).sum(0), predicted.sum(0), gold.sum(0), strict=True)
+    return tuple(_row(label, int(hits), int(ours), int(theirs)) for label, hits, ours, theirs in counts)
+
+
+def _row(label: str, hits: int, ours: int, theirs: int) -> ClassRow:
+    precision, recall = (hits / total if total else None for total in (ours, theirs))
+    return ClassRow(label=label, precision=precision, recall=recall, f1=2 * hits / (ours + theirs), support=theirs)
 
 
 def _set(answer: Label) -> tuple[str, ...]:

@@ -3,49 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from importlib.util import find_spec
 from typing import NamedTuple
 
 from softprompt.errors import DataError
-from softprompt.evaluation.figures import Difference, Interval, Record
+from softprompt.evaluation.figures import Difference, Form, Measure, Measures
 from softprompt.evaluation.statistics import Weighted, value_of, weighted_difference, weighted_interval
 from softprompt.registry import Registry
 from softprompt.tasks.task import Example, Label
 
 
 class Statistic(NamedTuple):
-    """A measure of some answers before it is computed; `higher` tells whether more is better."""
+    """A measure of some answers before it is computed; `higher`: more is better, `form`: how it is written."""
 
     name: str
     of_weights: Weighted
     higher: bool = True
-
-
-class Measure(Record):
-    """One figure with its 95 % bootstrap interval; `higher`: more is better."""
-
-    name: str
-    value: float
-    interval: Interval
-    higher: bool = True
-
-
-class Measures(Record):
-    """The figures of one predictor on one set of rows.
-
-    Attributes:
-        kind: of the task.
-        rows: how many rows.
-        measures: the figures, the headline first.
-    """
-
-    kind: str
-    rows: int
-    measures: tuple[Measure, ...]
-
-    @property
-    def headline(self) -> Measure:
-        """The figure that verdicts are about."""
-        return self.measures[0]
+    form: Form = "percent"
 
 
 Statistics = Callable[[Sequence[Example], Sequence[Label]], list[Statistic]]
@@ -62,6 +36,24 @@ STATISTICS: Registry[Statistics] = Registry(
     },
 )
 """What is measured in each kind of task."""
+WRITTEN = ("generation", "chat")
+"""Kinds whose answers are free text, which other libraries measure."""
+
+
+def measurable(kind: str) -> tuple[str, str]:
+    """Return the kind whose figures can be had here in place of `kind`, and why others cannot.
+
+    Generated text is measured as short answers are (exact match, F1 of words) where the libraries of its own
+    measures are not installed.
+    """
+    if kind not in WRITTEN:
+        return kind, ""
+    missing = [name for name in ("sacrebleu", "rouge_score") if find_spec(name) is None]
+    if not missing:
+        return kind, ""
+    packages = " and ".join(f"`{name.replace('_', '-')}`" for name in missing)
+    install = 'pip install "softprompt[text-metrics]"'
+    return "extraction", f"BLEU, chrF and ROUGE-L were not measured: they need {packages}; install with {install}"
 
 
 def measure_answers(kind: str, examples: Sequence[Example], answers: Sequence[Label], *, seed: int = 0) -> Measures:
@@ -76,14 +68,20 @@ def measure_answers(kind: str, examples: Sequence[Example], answers: Sequence[La
     Raises:
         DataError: no rows, or another number of answers than of rows.
         UnknownNameError: a kind that is not measured here.
-        MissingExtraError: a measure of text, and the extra `text-metrics` is not installed.
+        MissingExtraError: a measure of text, and the extra `text-metrics` is not installed (`measurable` tells before).
     """
-    measured = []
-    for statistic in _statistics(kind, examples, answers):
-        value = value_of(statistic.of_weights, len(examples))
-        interval = weighted_interval(statistic.of_weights, len(examples), seed=seed)
-        measured.append(Measure(name=statistic.name, value=value, interval=interval, higher=statistic.higher))
-    return Measures(kind=kind, rows=len(examples), measures=tuple(measured))
+    rows = len(examples)
+    measures = tuple(
+        Measure(
+            name=statistic.name,
+            value=value_of(statistic.of_weights, rows),
+            interval=weighted_interval(statistic.of_weights, rows, seed=seed),
+            higher=statistic.higher,
+            form=statistic.form,
+        )
+        for statistic in _statistics(kind, examples, answers)
+    )
+    return Measures(kind=kind, rows=rows, measures=measures)
 
 
 def compare_answers(

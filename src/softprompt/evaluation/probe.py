@@ -111,7 +111,7 @@ def _choose_by_folds(train: Labelled, validation: Labelled, classes: int, seed: 
     )
     total = dict.fromkeys(STRENGTHS, 0.0)
     judged = 0
-    for inside, outside in _folds(everything.gold, seed):
+    for inside, outside in folds_of(everything.gold, seed):
         part = everything.rows(outside)
         judged += len(outside)
         for probe in _fits(everything.rows(inside), classes, STRENGTHS, _ROUGHLY):
@@ -122,8 +122,13 @@ def _choose_by_folds(train: Labelled, validation: Labelled, classes: int, seed: 
     return best, total[best] / judged
 
 
-def _folds(gold: Int[np.ndarray, " B"], seed: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yield (inside, outside) positions of stratified folds, until enough rows stood outside once."""
+def folds_of(gold: Int[np.ndarray, " B"], seed: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield (inside, outside) positions of stratified folds, until enough rows stood outside once.
+
+    Args:
+        gold: what to stratify by; the same number everywhere for plain folds.
+        seed: of the order of the rows.
+    """
     shuffled = np.random.default_rng(seed).permutation(len(gold))
     by_label = shuffled[np.argsort(gold[shuffled], kind="stable")]
     fold_of = np.empty(len(gold), dtype=np.int64)

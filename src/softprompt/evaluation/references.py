@@ -8,7 +8,8 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from softprompt.errors import MissingExtraError
+from softprompt.errors import MissingExtraError, UnsupportedBackboneError
+from softprompt.evaluation.answer_evaluation import Judged, pooled
 from softprompt.evaluation.evaluation import Evaluation, Score, gold_indices, measure
 from softprompt.evaluation.probe import Labelled, fit_probe
 from softprompt.tasks.task import Example
@@ -17,6 +18,9 @@ Features = Callable[[Sequence[Example]], np.ndarray]
 """What describes rows: B examples to features [B, D]."""
 
 MAJORITY, ZERO_SHOT, HARD_TEXT, LINEAR_PROBE = "majority class", "zero-shot", "hard text", "linear probe"
+RIDGE_PROBE = "ridge probe"
+PROBES = (LINEAR_PROBE, RIDGE_PROBE)
+"""The rivals that matter most: a loss to one of them comes first."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,7 +35,7 @@ class Reference:
     """
 
     name: str
-    evaluation: Evaluation | None
+    evaluation: Judged | None
     seconds: float = 0.0
     note: str = ""
 
@@ -135,13 +139,16 @@ def _pooled(same: Sequence[Reference]) -> Reference:
     notes = list(dict.fromkeys(reference.note for reference in same if reference.note))
     note = notes[0] if len(notes) == 1 else "; ".join(f"fold {i}: {n}" for i, n in enumerate(notes, start=1))
     seconds = sum(reference.seconds for reference in same)
-    return Reference(same[0].name, Evaluation.pooled(evaluations) if complete else None, seconds, note)
+    return Reference(same[0].name, pooled(evaluations) if complete else None, seconds, note)
 
 
 def _scored(name: str, score: Score | None, rows: Rows, absent: str) -> Reference:
     if score is None:
         return Reference(name, None, note=absent)
-    return _timed(name, lambda: measure(score, rows.test, rows.labels, overlap=rows.overlap))
+    try:
+        return _timed(name, lambda: measure(score, rows.test, rows.labels, overlap=rows.overlap))
+    except UnsupportedBackboneError as error:
+        return Reference(name, None, note=str(error))
 
 
 def _timed(name: str, run: Callable[[], Evaluation]) -> Reference:

@@ -30,10 +30,14 @@ def statistics_of(examples: Sequence[Example], answers: Sequence[Label]) -> list
     found = _numbers(answers, "answer")
     off = np.abs(gold - found)
     return [
-        Statistic("MAE", _mean(off), higher=False),
-        Statistic("RMSE", lambda weights: np.sqrt(_mean(off**2)(weights)), higher=False),
-        Statistic("Pearson", lambda weights: _correlation(weights, gold[None], found[None])),
-        Statistic("Spearman", lambda weights: _correlation(weights, _ranks(weights, gold), _ranks(weights, found))),
+        Statistic("MAE", _mean(off), higher=False, form="number"),
+        Statistic("RMSE", lambda weights: np.sqrt(_mean(off**2)(weights)), higher=False, form="number"),
+        Statistic("Pearson", lambda weights: _correlation(weights, gold[None], found[None]), form="number"),
+        Statistic(
+            "Spearman",
+            lambda weights: _correlation(weights, _ranks(weights, gold), _ranks(weights, found)),
+            form="number",
+        ),
     ]
 
 

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Protocol, runtime_checkable
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from softprompt.backbones.encoder import SentenceEncoder
+from softprompt.errors import UnsupportedBackboneError
+from softprompt.evaluation.evaluate import find_answers
 from softprompt.evaluation.references import Remembered
 from softprompt.modeling.bound import BoundPrompt
 from softprompt.modeling.prompted_model import PromptedModel
+from softprompt.modeling.rows import RowsReading, TagsReading
 from softprompt.progress import Meter, meter
 from softprompt.shapes import Float
-from softprompt.tasks.task import Example
+from softprompt.tasks.readout import Readout
+from softprompt.tasks.task import Example, Label
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,7 +42,13 @@ class Passes:
     title: str = "zero-shot"
 
     def score(self, examples: Sequence[Example]) -> Float[np.ndarray, "B C"]:
-        """Return log-probabilities of the labels, not calibrated."""
+        """Return log-probabilities of the labels, not calibrated.
+
+        Raises:
+            UnsupportedBackboneError: the backbone has no head that scores words.
+        """
+        if self._headless:
+            raise UnsupportedBackboneError(f"`{self.model.backbone.name}` has no head that scores words")
         return self._known(examples)[:, self.model.backbone.hidden_size :]
 
     def features(self, examples: Sequence[Example]) -> Float[np.ndarray, "B D"]:
@@ -47,10 +59,73 @@ class Passes:
     def _known(self) -> Remembered:
         return Remembered(self._run)
 
+    @cached_property
+    def _headless(self) -> bool:
+        return self.model.backbone.output_rows(torch.tensor([0])) is None
+
     def _run(self, examples: Sequence[Example]) -> Float[np.ndarray, "B _"]:
+        bound = replace(self.bound, reading=_nothing(self.model)) if self._headless else self.bound
         with meter(self.title, len(examples)) as progress:
-            scores = self.model.score_labels([row.fields for row in examples], self.bound, progress=progress)
+            scores = self.model.score_labels([row.fields for row in examples], bound, progress=progress)
         return np.concatenate([scores.hidden.cpu().numpy(), scores.log_probabilities.cpu().numpy()], axis=1)
+
+
+@dataclass(frozen=True, eq=False)
+class Answering:
+    """A prompt that answers rows where an answer is not one label, each distinct row once; as `Passes` for labels.
+
+    Args:
+        model: holds the backbone.
+        bound: what stands in front of and around the fields.
+        readout: what the answers are.
+        title: what the progress line calls it.
+    """
+
+    model: PromptedModel
+    bound: BoundPrompt
+    readout: Readout
+    title: str = "zero-shot"
+    _known: dict[Hashable, tuple[Label, np.ndarray]] = field(default_factory=dict)
+
+    def answers(self, examples: Sequence[Example]) -> list[Label]:
+        """Return the answer to each row."""
+        self._run(examples)
+        return [self._known[example.key][0] for example in examples]
+
+    def features(self, examples: Sequence[Example]) -> Float[np.ndarray, "B D"]:
+        """Return the hidden state at the last position of each row; of rows that are read, not written behind."""
+        self._run(examples)
+        return np.stack([self._known[example.key][1] for example in examples])
+
+    def words(self, examples: Sequence[Example]) -> list[np.ndarray]:
+        """Return the hidden states at the words of each row, [words, D], of rows whose words are tagged."""
+        bound = replace(self.bound, reading=_WordStates(torch.zeros(1, 1), torch.zeros(1), lambda example: ()))
+        with meter("states of words", len(examples)) as progress:
+            read = self.model.read([row.fields for row in examples], bound, progress=progress)
+        return [states.cpu().numpy() for states in read.log_probabilities]
+
+    def _run(self, examples: Sequence[Example]) -> None:
+        new = list({example.key: example for example in examples if example.key not in self._known}.values())
+        if not new:
+            return
+        with meter(self.title, len(new)) as progress:
+            found = find_answers(self.model, self.bound, self.readout, new, 1.0, progress)
+        hidden = found.hidden or [np.zeros(0)] * len(new)
+        for example, answer, state in zip(new, found.answers, hidden, strict=True):
+            self._known[example.key] = (answer, state)
+
+
+def _nothing(model: PromptedModel) -> RowsReading:
+    """A reading that says nothing, for passes that are made for their states alone."""
+    size, device = model.backbone.hidden_size, model.backbone.device
+    return RowsReading(torch.zeros(1, size, device=device), torch.zeros(1, device=device), lambda example: 0)
+
+
+class _WordStates(TagsReading):
+    """In place of the log-probabilities of tags, the states that they are read from."""
+
+    def _read(self, states: Tensor) -> Tensor:
+        return states.float()
 
 
 @runtime_checkable

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 
 from rich.cells import cell_len
 
-from softprompt.evaluation.figures import Interval
+from softprompt.evaluation.figures import Form, Interval, Measure
 
 WIDTH = 100
 _GAP = "  "
@@ -39,6 +39,38 @@ def points(difference: float) -> str:
     """
     rounded = round(difference * 100, 1)
     return f"{rounded:+.1f}" if rounded else "0.0"
+
+
+def written(measure: Measure) -> str:
+    """Write a figure in its form, a share with its sign of per cent.
+
+    >>> written(Measure(name="F1", value=0.5, interval=Interval(0.4, 0.6)))
+    '50.0 %'
+    """
+    shown = amount(measure.value, measure.form)
+    return f"{shown} %" if measure.form == "percent" else shown
+
+
+def amount(value: float, form: Form) -> str:
+    """Write a figure by its form.
+
+    >>> amount(0.912, "percent"), amount(41.27, "score"), amount(0.03456, "number"), amount(1234.5, "number")
+    ('91.2', '41.3', '0.0346', '1234')
+    """
+    if form == "number":
+        return f"{value:.3g}" if abs(value) < 1000 else f"{value:.0f}"
+    return percent(value) if form == "percent" else f"{value:.1f}"
+
+
+def signed(difference: float, form: Form) -> str:
+    """Write a difference of figures with its sign; of shares in percentage points.
+
+    >>> signed(-0.0213, "percent"), signed(0.25, "number"), signed(0.0, "score")
+    ('-2.1', '+0.25', '0.0')
+    """
+    if form == "percent":
+        return points(difference)
+    return f"{'+' if difference > 0 else ''}{amount(difference, form)}"
 
 
 def printable(text: str) -> str:

@@ -14,7 +14,7 @@ import numpy as np
 from softprompt import durable
 from softprompt.backbones.backbone import Backbone
 from softprompt.errors import ConfigError, StorageError, TemplateError, TrainingError
-from softprompt.evaluation.evaluate import evaluate
+from softprompt.evaluation.evaluate import Evaluation, evaluate
 from softprompt.experiments.study_grid import Cell
 from softprompt.experiments.trials import learn, without_test
 from softprompt.modeling.prompted_model import PromptedModel
@@ -119,6 +119,8 @@ def measure_cell(
         return Measured(**about, failed=" ".join(str(error).split()))
     result.prompt.save(folder / "prompt.safetensors")
     seen, fit = evaluate(PromptedModel(backbone), result.prompt, rows), result.fit
+    if not isinstance(seen, Evaluation):
+        return Measured(**about, failed=f"a study needs answers that are right or wrong, and `{task.kind}` has none")
     return Measured(
         **about,
         right="".join("01"[int(right)] for right in seen.right),

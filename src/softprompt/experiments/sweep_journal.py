@@ -63,13 +63,14 @@ class TrialJournal:
     def __init__(self, path: Path, space: Space, seed: int) -> None:
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         self._space, self._seed = space, seed
-        storage = JournalStorage(JournalFileBackend(os.fspath(path), _MendingLock(path)))  # type: ignore[arg-type]
+        storage = JournalStorage(JournalFileBackend(os.fspath(path), _MendingLock(path)))
         self._study = optuna.create_study(storage=storage, study_name=_NAME, direction="minimize", load_if_exists=True)
 
     def ask(self) -> int:
         """Begin a trial and return its number."""
         self._study.sampler = optuna.samplers.TPESampler(seed=self._stream(len(self.begun())))
-        return self._study.ask({name: _distribution(axis) for name, axis in self._space.axes.items()}).number
+        number: int = self._study.ask({name: _distribution(axis) for name, axis in self._space.axes.items()}).number
+        return number
 
     def begun(self) -> dict[int, TrialState]:
         """Return the state of each trial that has settings; one that was killed before has none, and is no trial."""
@@ -97,7 +98,8 @@ class TrialJournal:
         self._study.tell(number, state=TrialState.FAIL)
 
     def _trials(self) -> list[FrozenTrial]:
-        return self._study.get_trials(deepcopy=False)
+        trials: list[FrozenTrial] = self._study.get_trials(deepcopy=False)
+        return trials
 
     def _is_whole(self, trial: FrozenTrial) -> bool:
         return set(self._space.axes) <= set(trial.params)

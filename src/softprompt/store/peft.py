@@ -29,6 +29,8 @@ from softprompt.prompts.soft_prompt import SoftPrompt
 from softprompt.shapes import Float, Int
 from softprompt.store.peft_folder import CONFIG, KEY, WEIGHTS, PeftFolder, read_peft_folder
 from softprompt.store.peft_readme import readme
+from softprompt.tasks.chat import ChatTemplate
+from softprompt.tasks.free_text import Text
 from softprompt.tasks.readout import LabelWords
 from softprompt.tasks.template import Soft, Template
 
@@ -60,7 +62,7 @@ def export_peft(prompt: SoftPrompt, backbone: Backbone, folder: Path) -> None:
         StorageError: the disk is full, or the folder may not be written.
     """
     _require_foldable(prompt)
-    prompt.check(backbone.fingerprint, name=backbone.name)
+    prompt.check(backbone.fingerprint, name=backbone.name, features=_FEATURES)
     rows = fold(prompt, backbone)
     files = {
         CONFIG: (json.dumps(_config(backbone, len(rows)), indent=2, sort_keys=True) + "\n").encode(),
@@ -124,25 +126,46 @@ def _shared_ids(prompt: SoftPrompt, backbone: Backbone) -> Int[Tensor, " S"]:
     return torch.tensor(prompt.template.tokenize(backbone.tokenizer, prompt.length).prefix)
 
 
+_FEATURES = frozenset({"text"})
+"""What a folder of PEFT's can carry beyond rows at the input and label words."""
+_EXPORTABLE = "train one that it can carry: softprompt train ... --exportable"
+
+
 def _require_foldable(prompt: SoftPrompt) -> None:
     learned = [site for site in prompt.tensors if site.startswith("readout.")]
     if learned:
         raise IncompatiblePromptError(
             f"the prompt cannot go to PEFT: it has learned output rows (`{learned[0]}`), and PEFT's folder holds rows "
-            "at the input only; train one without learned rows"
+            f"at the input only; {_EXPORTABLE}"
         )
     others = [site for site in prompt.tensors if site != "input"]
     if others:
+        kept = "keys and values in every layer" if others[0].startswith("layers.") else f"tensors at `{others[0]}`"
         raise IncompatiblePromptError(
-            f"the prompt cannot go to PEFT: it has virtual tokens at `{others[0]}`, and PEFT's prompt tuning puts "
-            "them at the input only; train one with rows at the input only"
+            f"the prompt cannot go to PEFT: it has {kept} (`{others[0]}`), and what is written here is PEFT's prompt "
+            f"tuning, which has rows at the input only; {_EXPORTABLE}"
         )
+    _require_sayable(prompt)
     template = prompt.template
     if template.placement not in ("prefix", "none"):
         raise IncompatiblePromptError(
             f"the prompt cannot go to PEFT: its template `{template.pattern}` has a {{soft}} slot behind "
             f"{{{template.fields[0]}}} ({template.placement}), and PEFT puts its rows before everything; "
             "train one with all {soft} slots before the first field"
+        )
+
+
+def _require_sayable(prompt: SoftPrompt) -> None:
+    """Refuse rows and answers that a folder of PEFT's and a README beside it cannot describe."""
+    if isinstance(prompt.template, ChatTemplate):
+        raise IncompatiblePromptError(
+            "the prompt cannot go to PEFT: its rows are conversations, written by the backbone's chat template, with "
+            "the soft tokens inside the first turn; train one on the columns `input` and `target`"
+        )
+    if not isinstance(prompt.readout, LabelWords | Text):
+        raise IncompatiblePromptError(
+            f"the prompt cannot go to PEFT: its answers are read as `{prompt.readout.kind}`, and PEFT's folder is for "
+            "label words and text; keep the prompt's own file"
         )
 
 
@@ -176,7 +199,7 @@ def _own(folder: Path, found: PeftFolder, backbone: Backbone, *, given: bool) ->
         )
     prompt = SoftPrompt.load(folder / PROMPT)
     _require_foldable(prompt)
-    prompt.check(backbone.fingerprint, name=backbone.name)
+    prompt.check(backbone.fingerprint, name=backbone.name, features=_FEATURES)
     if not _same_rows(found.rows, fold(prompt, backbone), _shared_ids(prompt, backbone) < 0):
         raise refused(
             folder.name,

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from softprompt.prompts.soft_prompt import SoftPrompt
+from softprompt.tasks.free_text import Text
+from softprompt.tasks.readout import LabelWords
 from softprompt.tasks.template import Bos, Field, Literal, Piece
 
 _TEXT = """# A soft prompt in PEFT's format
@@ -27,11 +29,13 @@ def row_ids(tokenizer, row):
 Feed one row at a time, or rows of one length: PEFT puts its rows in front of the padding, where a model reads them
 differently.{limit}
 
-The answer is a label's words behind the row; words with which those of another label begin end in the end-of-sequence
-token. {reading}
-
-{labels}
+{answer}
 """
+
+_LABELS = """The answer is a label's words behind the row; words with which those of another label begin end in the
+end-of-sequence token. {reading}
+
+{labels}"""
 
 _READING = {
     "trie": (
@@ -47,17 +51,34 @@ _READING = {
 
 def readme(prompt: SoftPrompt, rows: int) -> str:
     """Return the README of a prompt that was folded into so many `rows`."""
-    readout, template = prompt.readout, prompt.template
+    template = prompt.template
     most = template.max_tokens
-    calibration = f" Calibrate: softmax(log-probabilities / {prompt.temperature:g})." if prompt.temperature != 1 else ""
     return _TEXT.format(
         pattern=repr(template.pattern),
         rows=rows,
         virtual=prompt.length,
         steps="\n".join(f"    ids += {_step(piece)}" for piece in _row_pieces(prompt)),
         limit=f" Shorten the fields of a row with more than {most - rows} tokens." if most else "",
+        answer=_answer(prompt),
+    )
+
+
+def _answer(prompt: SoftPrompt) -> str:
+    """How the answer stands behind a row."""
+    readout = prompt.readout
+    if isinstance(readout, Text):
+        stops = "".join(f", or before the text {stop!r}" for stop in readout.stop)
+        return (
+            "The answer is text behind the row, one token at a time. It begins with "
+            f"{readout.lead!r}, which is no part of it, and ends\nat the end-of-sequence token{stops}, or after "
+            f"{readout.max_new_tokens} tokens."
+        )
+    assert isinstance(readout, LabelWords), "other readouts were refused before"
+    calibration = f" Calibrate: softmax(log-probabilities / {prompt.temperature:g})." if prompt.temperature != 1 else ""
+    words = zip(readout.labels, readout.words, strict=True)
+    return _LABELS.format(
         reading=_READING[readout.scoring] + calibration,
-        labels="\n".join(f"- {label}: `{word!r}`" for label, word in zip(readout.labels, readout.words, strict=True)),
+        labels="\n".join(f"- {label}: `{word!r}`" for label, word in words),
     )
 
 

@@ -75,6 +75,7 @@ class Task:
         data_hash: sha256 (hex) over the rows of all splits.
         division: how the splits that were not given were drawn, one sentence each.
         shots: how many texts of each label train was limited to, if it was.
+        default_template: nobody gave the template, so that it may be written anew for a kind of backbone (`fitted_to`).
     """
 
     name: str
@@ -87,6 +88,7 @@ class Task:
     data_hash: str
     division: tuple[str, ...] = ()
     shots: int | None = None
+    default_template: bool = False
 
     @property
     def labels(self) -> tuple[str, ...]:
