@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from softprompt.cli.train import train as verb
+from softprompt.experiments.recipes import load_recipe
 from softprompt.training.config import TrainConfig
 
 VALUES = {
@@ -55,7 +56,8 @@ def test_every_field_is_a_flag_and_a_line_of_yaml_and_an_argument(call, chosen, 
 def test_the_verb_has_the_fields_and_nothing_else_of_that_kind():
     own = {
         "source", "text", "label", "kind", "template", "words", "scoring", "bounds", "max_new_tokens", "shots",
-        "max_tokens", "backbone", "device", "dtype", "shard", "save", "out", "config", "run", "resume", "as_json",
+        "max_tokens", "backbone", "device", "dtype", "shard", "save", "out", "config", "recipe", "run", "resume",
+        "as_json",
     }  # fmt: skip
     assert set(inspect.signature(verb).parameters) == own | set(TrainConfig.model_fields)
 
@@ -94,3 +96,12 @@ def test_settings_that_cannot_be_are_said_before_anything_is_loaded(call, tmp_pa
     assert result.exit_code == 2
     assert result.stderr.startswith(text)
     assert not (tmp_path / "home").exists()
+
+
+def test_a_recipe_is_settings_with_flags_on_top(call, chosen):
+    call("train", "x.csv", "--recipe", "default", "--seed", 3)
+    assert chosen == [load_recipe("default").config(seed=3)]
+    result = call("train", "x.csv", "--recipe", "lester-2021-t5-bas")
+    assert "did you mean `lester-2021-t5-base" in result.stderr
+    result = call("train", "x.csv", "--recipe", "default", "--config", "s.yaml")
+    assert "--config `s.yaml` and --recipe `default` were both given; give one of them" in result.stderr

@@ -23,10 +23,10 @@ from softprompt.evaluation.calibration import Temperature, fit_answer_temperatur
 from softprompt.evaluation.evaluate import _finite
 from softprompt.evaluation.evaluation import Evaluation
 from softprompt.evaluation.figures import Trained, Variant
-from softprompt.evaluation.references import Reference, Rows
+from softprompt.evaluation.references import Reference, Rows, run_references
 from softprompt.evaluation.report import ReportCard, report_card
 from softprompt.evaluation.ridge import PENALTIES, fit_ridge
-from softprompt.evaluation.sources import Answering, Passes
+from softprompt.evaluation.sources import Answering, Passes, stateful
 from softprompt.modeling.prompted_model import PromptedModel
 from softprompt.tasks.free_text import Text
 from softprompt.tasks.readout import LabelWords
@@ -304,13 +304,23 @@ def test_states_of_words_are_those_that_tags_are_read_from():
     assert [len(tags) for tags in answering.answers(found)] == [2, 2]
 
 
-def test_a_backbone_without_a_head_gives_states_and_no_zero_shot_scores(monkeypatch):
+def test_states_can_be_had_where_no_words_can_be_scored():
     model = PromptedModel(tiny_backbone("llama"))
-    words, found = LabelWords.from_labels(["bad", "good"]), rows(["bad", "good"])
-    bound = model.bare(Template("{soft}{text}:"), words)
-    with_head = Passes(model, bound).features(found)
-    monkeypatch.setattr(type(model.backbone), "output_rows", lambda self, ids: None)
-    without = Passes(model, bound)
-    assert without.features(found) == pytest.approx(with_head, abs=1e-6)
-    with pytest.raises(UnsupportedBackboneError, match="`tiny-llama` has no head that scores words"):
-        without.score(found)
+    template, words, found = Template("{soft}{text}:"), LabelWords.from_labels(["bad", "good"]), rows(["bad", "good"])
+    expected = Passes(model, model.bare(template, words)).features(found)
+    silent = stateful(model, template, words)
+    passes = Passes(model, silent, unsaid="`x` has no head that scores words")
+    assert passes.features(found) == pytest.approx(expected, abs=1e-6)
+    answering = Answering(model, silent, words, unsaid="`x` has no head that scores words")
+    for scored in (passes.score, answering.answers):
+        with pytest.raises(UnsupportedBackboneError, match="`x` has no head that scores words"):
+            scored(found)
+
+
+def test_a_rival_that_cannot_score_words_is_said_and_the_others_run():
+    def refused(examples):
+        raise UnsupportedBackboneError("`x` has no head that scores words")
+
+    found = run_references(Rows(("a", "b"), rows("ab" * 9), rows("ab" * 9), rows("ab")), zero_shot=refused)
+    assert (found[1].evaluation, found[1].note) == (None, "`x` has no head that scores words")
+    assert found[0].evaluation.accuracy == 0.5

@@ -45,6 +45,9 @@ def train(
     save: str | None = typer.Option(None, metavar="NAME", help="Keep the prompt in the store under this name."),
     out: Path | None = typer.Option(None, help="Write the prompt to this .safetensors file."),
     config: Path | None = typer.Option(None, help="YAML file of settings; flags come on top."),
+    recipe: str | None = typer.Option(
+        None, help="Settings of a paper, see `softprompt recipes list`; flags come on top."
+    ),
     run: Path | None = typer.Option(None, help="Folder for measurements and checkpoints. Default: under the home."),
     resume: bool = typer.Option(False, "--resume", help="Go on from the run's last checkpoint."),
     as_json: bool = AS_JSON,
@@ -54,7 +57,7 @@ def train(
 
     Example: softprompt train reviews.csv --text review --label sentiment --save sentiment
     """
-    chosen = TrainConfig.read(config, **settings)
+    chosen = _settings(config, recipe, settings)
     start = _start(chosen)
     _check_places(save, out, chosen.ensemble)
     from softprompt.tasks.load import load_task
@@ -69,6 +72,8 @@ def train(
     from softprompt.training.train import train as learn
 
     frozen = load_backbone(backbone, device=device, dtype=dtype, shard=shard)
+    if recipe is not None:  # a paper's rate is absolute: ours is relative to this backbone's embeddings
+        chosen = _settings(config, recipe, settings, embedding_rms=frozen.embedding_rms)
     try:
         result = learn(frozen, task, chosen, run=run, resume=resume, start=start)
     except KeyboardInterrupt:
@@ -105,6 +110,23 @@ def _bounds(text: str | None) -> tuple[float, float] | None:
     except ValueError as error:
         raise ConfigError(f"--bounds is `{text}`; write two numbers with a comma between them, as 0,5") from error
     return low, high
+
+
+def _settings(
+    config: Path | None, recipe: str | None, settings: Mapping[str, Any], *, embedding_rms: float | None = None
+) -> TrainConfig:
+    """The settings of a file or of a recipe, with the flags on top.
+
+    Raises:
+        ConfigError: both were given.
+    """
+    if recipe is None:
+        return TrainConfig.read(config, **settings)
+    if config is not None:
+        raise ConfigError(f"--config `{config}` and --recipe `{recipe}` were both given; give one of them")
+    from softprompt.experiments.recipes import load_recipe
+
+    return load_recipe(recipe).config(embedding_rms=embedding_rms, **settings)
 
 
 def _start(config: TrainConfig) -> SoftPrompt | None:

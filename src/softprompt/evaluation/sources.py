@@ -17,11 +17,12 @@ from softprompt.evaluation.evaluate import find_answers
 from softprompt.evaluation.references import Remembered
 from softprompt.modeling.bound import BoundPrompt
 from softprompt.modeling.prompted_model import PromptedModel
-from softprompt.modeling.rows import RowsReading, TagsReading
+from softprompt.modeling.rows import TagsReading
 from softprompt.progress import Meter, meter
 from softprompt.shapes import Float
 from softprompt.tasks.readout import Readout
 from softprompt.tasks.task import Example, Label
+from softprompt.tasks.template import Template
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,20 +36,22 @@ class Passes:
         model: holds the backbone.
         bound: what stands in front of and around the fields.
         title: what the progress line calls it.
+        unsaid: why words cannot be scored here, so that the passes are made for their states alone (`stateful`).
     """
 
     model: PromptedModel
     bound: BoundPrompt
     title: str = "zero-shot"
+    unsaid: str = ""
 
     def score(self, examples: Sequence[Example]) -> Float[np.ndarray, "B C"]:
         """Return log-probabilities of the labels, not calibrated.
 
         Raises:
-            UnsupportedBackboneError: the backbone has no head that scores words.
+            UnsupportedBackboneError: words cannot be scored.
         """
-        if self._headless:
-            raise UnsupportedBackboneError(f"`{self.model.backbone.name}` has no head that scores words")
+        if self.unsaid:
+            raise UnsupportedBackboneError(self.unsaid)
         return self._known(examples)[:, self.model.backbone.hidden_size :]
 
     def features(self, examples: Sequence[Example]) -> Float[np.ndarray, "B D"]:
@@ -59,14 +62,9 @@ class Passes:
     def _known(self) -> Remembered:
         return Remembered(self._run)
 
-    @cached_property
-    def _headless(self) -> bool:
-        return self.model.backbone.output_rows(torch.tensor([0])) is None
-
     def _run(self, examples: Sequence[Example]) -> Float[np.ndarray, "B _"]:
-        bound = replace(self.bound, reading=_nothing(self.model)) if self._headless else self.bound
         with meter(self.title, len(examples)) as progress:
-            scores = self.model.score_labels([row.fields for row in examples], bound, progress=progress)
+            scores = self.model.score_labels([row.fields for row in examples], self.bound, progress=progress)
         return np.concatenate([scores.hidden.cpu().numpy(), scores.log_probabilities.cpu().numpy()], axis=1)
 
 
@@ -79,16 +77,24 @@ class Answering:
         bound: what stands in front of and around the fields.
         readout: what the answers are.
         title: what the progress line calls it.
+        unsaid: why words cannot be scored here, so that the passes are made for their states alone (`stateful`).
     """
 
     model: PromptedModel
     bound: BoundPrompt
     readout: Readout
     title: str = "zero-shot"
+    unsaid: str = ""
     _known: dict[Hashable, tuple[Label, np.ndarray]] = field(default_factory=dict)
 
     def answers(self, examples: Sequence[Example]) -> list[Label]:
-        """Return the answer to each row."""
+        """Return the answer to each row.
+
+        Raises:
+            UnsupportedBackboneError: words cannot be scored.
+        """
+        if self.unsaid:
+            raise UnsupportedBackboneError(self.unsaid)
         self._run(examples)
         return [self._known[example.key][0] for example in examples]
 
@@ -115,10 +121,18 @@ class Answering:
             self._known[example.key] = (answer, state)
 
 
-def _nothing(model: PromptedModel) -> RowsReading:
-    """A reading that says nothing, for passes that are made for their states alone."""
-    size, device = model.backbone.hidden_size, model.backbone.device
-    return RowsReading(torch.zeros(1, size, device=device), torch.zeros(1, device=device), lambda example: 0)
+def stateful(model: PromptedModel, template: Template, readout: Readout) -> BoundPrompt:
+    """Return the template with no virtual tokens, read by rows that say nothing: for passes that only want states.
+
+    It can be had where no words can be scored: on a backbone without a head for them, or without a mask in the row.
+    """
+    backbone, outputs = model.backbone, readout.outputs
+    nothing = {
+        "input": torch.zeros(0, backbone.embedding_size),
+        "readout.weight": torch.zeros(outputs, backbone.hidden_size),
+        "readout.bias": torch.zeros(outputs),
+    }
+    return BoundPrompt.make(backbone, nothing, template, readout)
 
 
 class _WordStates(TagsReading):

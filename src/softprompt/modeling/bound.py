@@ -79,7 +79,17 @@ class BoundPrompt:
 
     @classmethod
     def of(cls, backbone: Backbone, prompt: SoftPrompt) -> BoundPrompt:
-        """Bind a kept prompt; the caller has checked that it belongs to this backbone."""
+        """Bind a kept prompt; the caller has checked that it belongs to this backbone.
+
+        Raises:
+            IncompatiblePromptError: as for `make`; or it has rows at `input` and the backbone is an encoder-decoder,
+                where a file says which of the two inputs is meant.
+        """
+        if backbone.kind == "encoder-decoder" and "input" in prompt.tensors:
+            raise IncompatiblePromptError(
+                f"the prompt has rows at `input`, and those of `{backbone.name}` (encoder-decoder) are kept at "
+                "`encoder.input`; train it again"
+            )
         return cls.make(backbone, prompt.tensors, prompt.template, prompt.readout, prompt.digest)
 
     @property

@@ -24,8 +24,10 @@ from softprompt.tasks.task import Example, Task
 from softprompt.training import candidates
 from softprompt.training.budget import steps_within
 from softprompt.training.config import TrainConfig
+from softprompt.training.folds import chosen_by_folds
 from softprompt.training.learner import Fit
 from softprompt.training.lesson import Lesson
+from softprompt.training.provenance import FEW as FEW_ROWS
 from softprompt.training.provenance import recipe
 from softprompt.training.race import Race, halving
 from softprompt.training.runs import RunFolder
@@ -88,7 +90,8 @@ def fit(
     """Train one prompt on some rows of a task and calibrate it on its validation rows.
 
     Where the settings leave something open and the validation rows are enough to tell, candidates race for the
-    first steps, and the winner trains on.
+    first steps, and the winner trains on. Where they are too few, candidates race on folds of all rows first; where
+    those are too few as well, the default stands.
     """
     if not parts.train:
         raise DataError(f"the task `{task.name}` has no rows to train on")
@@ -96,7 +99,7 @@ def fit(
     going_on = folder.begin(settings, resume=resume)
     if unfinished and not going_on:
         say(f"starting anew in {folder.path}; --resume would have gone on from its last checkpoint")
-    lessons, race = _plan(model, task, parts, config, folder, start, going_on=going_on)
+    lessons, race = _plan(model, task, parts, config, folder, start, resume=resume, going_on=going_on)
     fits = Trainer(model, lessons, folder, race).fit(resume=going_on)
     place = max(range(len(fits)), key=lambda i: (fits[i].steps, -i))
     done, lesson = fits[place], lessons[place]
@@ -137,6 +140,7 @@ def _plan(
     folder: RunFolder,
     start: SoftPrompt | None,
     *,
+    resume: bool,
     going_on: bool,
 ) -> tuple[list[Lesson], Race]:
     """Lay out the lessons of a fit, the default first, and who goes on when."""
@@ -145,14 +149,35 @@ def _plan(
     def lesson(name: str, chosen: TrainConfig) -> Lesson:
         return Lesson(name, chosen, task.template, task.readout, parts.train, parts.validation, start)
 
-    racing = config.race and len(parts.validation) >= FEW
-    field = candidates.field(config, default) if racing else {"default": default}
+    field = candidates.field(config, default) if config.race else {"default": default}
+    if len(parts.validation) < FEW and len(field) > 1:
+        name, race = _by_folds(model, task, parts, field, folder, start, resume=resume)
+        return [lesson(name, field[name])], race
     if config.budget is not None:
         trial = lesson("default", default)
         steps = steps_within(config.budget, model, trial, len(field), folder.path / "plan.json", resume=going_on)
         field = {name: each.model_copy(update={"steps": steps}) for name, each in field.items()}
     lessons = [lesson(name, each) for name, each in field.items()]
     return lessons, Race(halving(len(lessons), lessons[0].config.length, config.validation_rows))
+
+
+def _by_folds(
+    model: PromptedModel,
+    task: Task,
+    parts: Parts,
+    field: Mapping[str, TrainConfig],
+    folder: RunFolder,
+    start: SoftPrompt | None,
+    *,
+    resume: bool,
+) -> tuple[str, Race]:
+    """Choose a candidate by folds of all rows; the default where they are too few for that, or a budget is set."""
+    default = next(iter(field))
+    rows = [*parts.train, *parts.validation]
+    if len(rows) < FEW_ROWS or field[default].budget is not None:
+        return default, Race()
+    inner = RunFolder(folder.path / "folds")
+    return chosen_by_folds(model, rows, task.template, task.readout, field, inner, resume=resume, start=start)
 
 
 def trained_members(

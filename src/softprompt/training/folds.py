@@ -31,7 +31,7 @@ def chosen_by_folds(
     resume: bool,
     start: SoftPrompt | None = None,
 ) -> tuple[str, Race]:
-    """Let candidates race on three folds each, judged on all rows together, and return who won.
+    """Let candidates race on three folds each, judged on all rows together; return who won, and the race's table.
 
     Every row is judged by prompts that have not learned from it. Nothing of the prompts is kept: the winner learns
     from all training rows afterwards.
@@ -66,4 +66,4 @@ def chosen_by_folds(
     race = Race(halving(len(field), default.length, len(rows)), ends=True)
     going_on = folder.begin({"candidates": list(field), "folds": FOLDS, "seed": default.seed}, resume=resume)
     Trainer(model, lessons, folder, race).fit(resume=going_on)
-    return race.winner or next(iter(field)), race
+    return race.winner or next(iter(field)), Race(table=race.table)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Protocol, runtime_checkable
@@ -17,7 +17,7 @@ from softprompt.evaluation.answer_references import (
     word_probe,
 )
 from softprompt.evaluation.references import Features, Reference, Rows, run_references
-from softprompt.evaluation.sources import Answering, Passes, SentenceFeatures
+from softprompt.evaluation.sources import Answering, Passes, SentenceFeatures, stateful
 from softprompt.modeling.bound import BoundPrompt
 from softprompt.modeling.prompted_model import PromptedModel
 from softprompt.prompts.initializers import from_text
@@ -43,6 +43,10 @@ def rivals_of(model: PromptedModel, task: Task, config: TrainConfig) -> Rivals:
     return AnswerRivals(model, task, config)
 
 
+PENALTY_ROWS = 500
+"""Validation rows that the probe's penalty is chosen on at most: enough to choose one of nine."""
+
+
 @dataclass(frozen=True)
 class LabelRivals:
     """The rivals where an answer is one label: zero-shot scores and the probe's hidden states share their passes."""
@@ -54,9 +58,13 @@ class LabelRivals:
     @classmethod
     def of(cls, model: PromptedModel, task: Task, config: TrainConfig) -> LabelRivals:
         """Make the rivals of one task."""
-        bare = Passes(model, model.bare(task.template, task.readout))
-        hard = Passes(model, hard_text(model, task, config), title="hard text")
-        return cls(bare, hard, SentenceFeatures(task.template.fields))
+        bare, unsaid = _bound(model, task, lambda: model.bare(task.template, task.readout))
+        hard, unsaid_too = _bound(model, task, lambda: hard_text(model, task, config))
+        return cls(
+            Passes(model, bare, unsaid=unsaid),
+            Passes(model, hard, "hard text", unsaid_too),
+            SentenceFeatures(task.template.fields),
+        )
 
     def judged(self, rows: Rows, config: TrainConfig) -> tuple[Reference, ...]:
         """Run them on some rows; the probe learns from at most `probe_rows` of train."""
@@ -65,7 +73,9 @@ class LabelRivals:
             ("sentence embeddings", self.sentences),
         )
         return run_references(
-            replace(rows, train=_first(rows.train, config.probe_rows)),
+            replace(
+                rows, train=_first(rows.train, config.probe_rows), validation=_first(rows.validation, PENALTY_ROWS)
+            ),
             zero_shot=self.bare.score,
             hard_text=self.hard.score,
             features=features,
@@ -94,12 +104,15 @@ class AnswerRivals:
 
     @cached_property
     def _bare(self) -> Answering:
-        task = self.task
-        return Answering(self.model, self.model.bare(task.template, task.readout), task.readout)
+        model, task = self.model, self.task
+        bound, unsaid = _bound(model, task, lambda: model.bare(task.template, task.readout))
+        return Answering(model, bound, task.readout, unsaid=unsaid)
 
     @cached_property
     def _hard(self) -> Answering:
-        return Answering(self.model, hard_text(self.model, self.task, self.config), self.task.readout, "hard text")
+        model, task = self.model, self.task
+        bound, unsaid = _bound(model, task, lambda: hard_text(model, task, self.config))
+        return Answering(model, bound, task.readout, "hard text", unsaid)
 
     @cached_property
     def _sentences(self) -> SentenceFeatures:
@@ -113,19 +126,26 @@ class AnswerRivals:
 
     def _probe(self, rows: Rows, config: TrainConfig) -> Reference:
         kind, states = self.task.kind, f"hidden states of {self.model.backbone.name}"
-        try:
-            if kind == "tagging":
-                return word_probe(rows, states, self._bare.words, config.probe_rows, seed=config.seed)
-            if kind in ("multi-label", "regression"):
-                features: tuple[tuple[str, Features], ...] = (
-                    (states, self._bare.features),
-                    ("sentence embeddings", self._sentences),
-                )
-                fit = linear_probes if kind == "multi-label" else ridge_probe
-                return fit(rows, features, seed=config.seed)
-        except (UnsupportedBackboneError, TemplateError) as error:
-            return no_probe(str(error))
-        return no_probe("answers are text, which a linear model does not write")
+        if kind == "tagging":
+            return word_probe(rows, states, self._bare.words, config.probe_rows, seed=config.seed)
+        if kind not in ("multi-label", "regression"):
+            return no_probe("answers are text, which a linear model does not write")
+        features: tuple[tuple[str, Features], ...] = (
+            (states, self._bare.features),
+            ("sentence embeddings", self._sentences),
+        )
+        fit = linear_probes if kind == "multi-label" else ridge_probe
+        return fit(rows, features, seed=config.seed)
+
+
+def _bound(model: PromptedModel, task: Task, make: Callable[[], BoundPrompt]) -> tuple[BoundPrompt, str]:
+    """What scores words, or else gives states alone, with the reason."""
+    try:
+        return make(), ""
+    except (UnsupportedBackboneError, TemplateError) as error:
+        if not task.readout.outputs:
+            raise
+        return stateful(model, task.template, task.readout), str(error)
 
 
 def hard_text(model: PromptedModel, task: Task, config: TrainConfig) -> BoundPrompt:

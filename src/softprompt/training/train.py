@@ -12,6 +12,7 @@ from softprompt.errors import ConfigError
 from softprompt.evaluation.report import ReportCard
 from softprompt.modeling.prompted_model import PromptedModel
 from softprompt.prompts.soft_prompt import SoftPrompt
+from softprompt.tasks.fitted import fitted_to
 from softprompt.tasks.task import Task
 from softprompt.training.config import TrainConfig
 from softprompt.training.fitting import Parts, fit, trained_members
@@ -74,6 +75,7 @@ def train(
     """
     asked = TrainConfig.read(**{**(config.model_dump() if config else {}), **options})
     config = asked.model_copy(update={"ensemble": 1})  # each prompt is what it would be without the others
+    task = fitted_to(task, backbone.kind, masked="mask-readout" in backbone.capabilities)
     _refuse_ensemble(task, asked.ensemble)
     settings = settings_of(backbone, task, config, start)
     folder = RunFolder(Path(run) if run else runs_folder(task.name, settings))
