@@ -263,3 +263,12 @@ def test_a_run_goes_on_while_validation_improves_for_sure(backbone, task, tmp_pa
     assert rates[7] < rates[9] > rates[23]
     monkeypatch.setattr(trainer, "look", lambda *seen: Seen.by_loss(-torch.rand(40)))
     assert train(backbone, task, run=tmp_path / "off", **settings).fit.steps == 8
+
+
+def test_batches_by_tokens(backbone, task, run):
+    config = TrainConfig(**FAST, batch_tokens=120)
+    one = Learner(PromptedModel(backbone), Lesson("one", config, task.template, task.readout, task.rows("train"), []))
+    batches = [[item for _, item in one.batch(step)] for step in range(6)]
+    sizes = [len(batch) * max(item.length for item in batch) for batch in batches]
+    assert max(sizes) <= 120 < min(sizes) * 2
+    assert train(backbone, task, run=run, **FAST, batch_tokens=120).fit.steps == 24

@@ -21,6 +21,7 @@ from softprompt.training.monitors import GradientWatch, distance, is_finite, tok
 from softprompt.training.parallel import Learned
 from softprompt.training.schedule import warmup_cosine
 from softprompt.training.selection import Seen, beyond_chance, last_stands
+from softprompt.training.token_order import TokenOrder
 
 DONE = "all steps done"
 """Why a prompt stops learning when nothing else stopped it."""
@@ -111,7 +112,11 @@ class Learner:
             foreach=False,
         )
         questions = len(lesson.train) * self._bound.reading.questions
-        self._order = BatchOrder(questions, config.batch_size, config.seed, self._item, lambda item: item.length)
+        order: Any = BatchOrder if config.batch_tokens is None else TokenOrder
+        size = config.batch_tokens or config.batch_size
+        self._order: BatchOrder[Item] | TokenOrder[Item] = order(
+            questions, size, config.seed, self._item, lambda item: item.length
+        )
         self.state = _State(until=config.length)
         self._start, self._best = start, start
         self._best_terms = self._last_terms = self._before_terms = torch.zeros(0)
