@@ -24,6 +24,10 @@ class Meter:
             self._shown = now
             self._show(note)
 
+    def reach(self, total: int) -> None:
+        """Set anew how many units there are in all: the job has become longer."""
+        self._total = total
+
     def _show(self, note: str) -> None:
         if not speaks():
             return
@@ -51,6 +55,9 @@ class _Bar(Meter):
 
     def advance(self, by: int = 1, note: str = "") -> None:
         self.progress.update(self._task, advance=by, note=note)
+
+    def reach(self, total: int) -> None:
+        self.progress.update(self._task, total=total)
 
 
 @contextmanager

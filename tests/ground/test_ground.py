@@ -6,7 +6,7 @@ import pytest
 
 from softprompt import durable, home
 from softprompt.errors import StorageError, UnknownNameError
-from softprompt.progress import meter
+from softprompt.progress import Meter, meter
 from softprompt.registry import Registry, nearest
 
 
@@ -74,3 +74,11 @@ def test_progress_prints_lines_when_not_on_a_terminal(capsys):
         progress._every = 0
         progress.advance(2, "half way")
     assert capsys.readouterr().err == "scoring: 2/3 half way\n"
+
+
+def test_a_job_may_become_longer(capsys):
+    progress = Meter("training", 2, every=0.0)
+    progress.advance(2)
+    progress.reach(6)
+    progress.advance(1)
+    assert capsys.readouterr().err.splitlines() == ["training: 2/2", "training: 3/6"]

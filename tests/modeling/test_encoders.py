@@ -170,14 +170,11 @@ def test_tags_of_an_encoder_decoder_are_refused(t5):
         make(t5, TokenTags.from_tags(["B-X", "O"], column="text"))
 
 
-def test_conversations_of_an_encoder_decoder_are_refused(t5, monkeypatch):
-    chat = ChatTemplate()
-    monkeypatch.setattr(
-        "softprompt.tasks.chat.TokenizedChat.__init__",
-        lambda self, template, *rest: vars(self).update(template=template),
-    )
+def test_conversations_of_an_encoder_decoder_are_refused():
+    backbone = tiny_backbone("t5")
+    backbone.tokenizer.chat_template = "{% for m in messages %}{{ m.role }}: {{ m.content }}</s>{% endfor %}"
     with pytest.raises(UnsupportedBackboneError, match=r"holds no conversations, which are read from left to right"):
-        BoundPrompt.make(t5, rows_site(t5), chat, Text(8))
+        BoundPrompt.make(backbone, rows_site(backbone), ChatTemplate(), Text(8))
 
 
 @pytest.mark.parametrize("family", ["distilbert", "modernbert"])

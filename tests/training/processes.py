@@ -83,7 +83,7 @@ def learn(folder: Path) -> dict:
 def budget(folder: Path) -> dict:
     """A budget of time, which each process would measure otherwise; and a step that does not fit in one of them."""
     world, backbone = World.here(), tiny_backbone("llama")
-    settings = {**SETTINGS, "budget": "0.3 s", "steps": None}
+    settings = {**SETTINGS, "budget": "0.05 s", "steps": None}
 
     def full(*arguments):
         if world.rank == 1 and arguments[2] > 1024 and len(arguments) > 4:
@@ -129,7 +129,7 @@ def _full(*_):
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    faulthandler.dump_traceback_later(100)  # says where one waits for the other
+    faulthandler.dump_traceback_later(140)  # says where one waits for the other
     job, place = sys.argv[1], Path(sys.argv[2])
     found = {"learn": learn, "budget": budget, "shard": shard}[job](place)
     (place / f"{os.environ['RANK']}.json").write_text(json.dumps(found))

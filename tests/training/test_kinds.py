@@ -218,3 +218,15 @@ def test_a_small_csv_gives_honest_figures_and_no_race(backbone, tmp_path, count)
     right = result.report.figures.accuracy
     assert low <= right <= high
     assert right in (0, 1) or high - low > 1 / count**0.5 * min(right, 1 - right) ** 0.5
+
+
+def test_where_no_words_can_be_scored_the_report_says_so(tmp_path):
+    task = load_task(splits("classification"), name="films")
+    report = train(tiny_backbone("minilm"), task, run=tmp_path, **{**FAST, "steps": 2}).report
+    by_name = {rival.name: rival for rival in report.rivals}
+    for name in ("zero-shot", "hard text"):
+        assert by_name[name].figures is None
+        assert "has no head that scores words" in by_name[name].note
+    assert by_name["linear probe"].figures.rows == 12
+    (alone,) = report.variants
+    assert (alone.figures, alone.note.startswith("not run: `tiny-minilm`")) == (None, True)

@@ -96,6 +96,11 @@ class Lesson:
 
         An encoder-decoder's deep prompt stands in its decoder.
         """
+        if "deep-prompts" not in backbone.capabilities:
+            raise ConfigError(
+                f"`{self.config.parameterization}` keeps keys and values in every layer, and `{backbone.name}` "
+                f"({backbone.family.title}, {backbone.kind}) takes none from outside; choose parameterization=direct"
+            )
         head = torch.zeros(self.readout.outputs if self.config.learned_rows else 0, backbone.hidden_size)
         bound = self.bind(
             backbone, {**rows, **({"readout.weight": head, "readout.bias": head[:, 0]} if len(head) else {})}

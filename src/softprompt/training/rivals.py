@@ -20,6 +20,7 @@ from softprompt.evaluation.references import Features, Reference, Rows, run_refe
 from softprompt.evaluation.sources import Answering, Passes, SentenceFeatures, stateful
 from softprompt.modeling.bound import BoundPrompt
 from softprompt.modeling.prompted_model import PromptedModel
+from softprompt.modeling.reader import words_refused
 from softprompt.prompts.initializers import from_text
 from softprompt.tasks.readout import LabelWords
 from softprompt.tasks.task import Example, Label, Task
@@ -140,12 +141,15 @@ class AnswerRivals:
 
 def _bound(model: PromptedModel, task: Task, make: Callable[[], BoundPrompt]) -> tuple[BoundPrompt, str]:
     """What scores words, or else gives states alone, with the reason."""
-    try:
-        return make(), ""
-    except (UnsupportedBackboneError, TemplateError) as error:
-        if not task.readout.outputs:
-            raise
-        return stateful(model, task.template, task.readout), str(error)
+    refused = words_refused(model.backbone, task.readout, task.template)
+    if refused is None:
+        try:
+            return make(), ""
+        except (UnsupportedBackboneError, TemplateError) as error:
+            if not task.readout.outputs:
+                raise
+            refused = error
+    return stateful(model, task.template, task.readout), str(refused)
 
 
 def hard_text(model: PromptedModel, task: Task, config: TrainConfig) -> BoundPrompt:

@@ -116,6 +116,7 @@ class Trainer:
         loss = min((record["loss"] for record in records if record), default=float("nan"))
         progress.advance(1, f"loss {loss:.3f}, {rates['examples_per_second']:.0f} examples/s")
         self._hold_race()
+        progress.reach(max(learner.state.until for learner in self.learners))
 
     def _gradients(self, active: Sequence[Learner]) -> tuple[list[Share], Sequence[Learned]]:
         """What everyone learns from in this step and what it teaches: within memory, scaled, summed over processes."""
