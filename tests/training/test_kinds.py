@@ -21,7 +21,7 @@ from softprompt.testing.tiny import tiny_backbone
 from softprompt.training.runs import RunFolder
 from softprompt.training.train import train
 
-FAST = {"steps": 8, "batch_size": 6, "virtual_tokens": 3, "validate_every": 4, "race": False}
+FAST = {"steps": 8, "batch_size": 6, "virtual_tokens": 3, "validate_every": 4, "race": False, "probe_rows": 40}
 WORDS = ("good", "bad", "great", "dull", "warm", "worse")
 CHAT = (
     "<s>{% for m in messages %}{{ m.role }}: {{ m.content }}{% if m.role == 'assistant' %}</s>{% endif %}{{ '\\n' }}"
