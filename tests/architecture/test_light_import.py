@@ -22,8 +22,8 @@ HEAVY = (
     "optuna",
 )
 LIMIT_S = 0.3
-# Processor time, so that a busy machine does not count; a slow one is given some slack.
-SLACK = 2.0
+# Processor time, so that a busy machine does not count; a slow one, as the cores of a shared one are, is given slack.
+SLACK = 3.0
 
 IMPORT = "import softprompt"
 HELP = """
