@@ -44,6 +44,11 @@ def test_a_decoder_reads_the_default_as_it_is():
     assert fitted_to(task, "decoder") is task
 
 
+def test_what_was_written_anew_stays():
+    once = fitted_to(load_task(LABELLED), "encoder")
+    assert fitted_to(once, "encoder", masked=True) is once
+
+
 def test_what_the_user_wrote_stays():
     task = load_task(LABELLED, template="{bos}{soft}Text: {text}\nLabel:")
     assert fitted_to(task, "encoder", masked=True) is task

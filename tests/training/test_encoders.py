@@ -53,7 +53,9 @@ def test_a_prompt_teaches_a_pretrained_encoder_what_to_fill_in(settings, least, 
 def test_a_pooled_prompt_learns_without_a_mask(tmp_path):
     backbone = pretrained_tiny_bert()
     splits = {"train": toy_rows(120), "validation": toy_rows(40, 1), "test": toy_rows(100, 7)}
-    task = fitted_to(load_task(splits, name="toy"), "encoder")
+    words = {"positive": "great", "negative": "terrible"}
+    task = fitted_to(load_task(splits, name="toy", words=words), "encoder")
+    assert task.template.pattern == "{bos}{soft}{text}{sep}"
     result = train(backbone, task, run=tmp_path / "run", steps=40, **PLAIN)
     assert "readout.weight" in result.prompt.tensors
     assert accuracy(backbone, task, result.prompt) >= 0.95

@@ -31,7 +31,7 @@ def fitted_to(task: Task, kind: str, *, masked: bool = False) -> Task:
         masked: the backbone fills in masks, so that an encoder's row ends in one.
 
     Returns:
-        The task itself where nothing is to change, else one with a note that says so.
+        The task itself where nothing is to change, else one with a note that says so, which then stays as it is.
 
     Raises:
         UnknownNameError: another kind of backbone.
@@ -42,4 +42,4 @@ def fitted_to(task: Task, kind: str, *, masked: bool = False) -> Task:
     if not task.default_template or task.kind not in _READ.get(kind, ()):
         return task
     note = f"rows are written for an {kind}: `{written.pattern}`; give a template for another"
-    return replace(task, template=written, notes=(*task.notes, note))
+    return replace(task, template=written, notes=(*task.notes, note), default_template=False)
