@@ -149,7 +149,8 @@ def _plan(
     def lesson(name: str, chosen: TrainConfig) -> Lesson:
         return Lesson(name, chosen, task.template, task.readout, parts.train, parts.validation, start)
 
-    field = candidates.field(config, default) if config.race else {"default": default}
+    needed = candidates.needs_rows(model.backbone, task.template, task.readout)
+    field = candidates.field(config, default, rows_needed=needed) if config.race else {"default": default}
     if len(parts.validation) < FEW and len(field) > 1:
         name, race = _by_folds(model, task, parts, field, folder, start, resume=resume)
         return [lesson(name, field[name])], race

@@ -10,6 +10,7 @@ from softprompt.backbones.backbone import Backbone
 from softprompt.errors import ConfigError
 from softprompt.modeling.prompted_model import PromptedModel
 from softprompt.prompts.soft_prompt import SoftPrompt
+from softprompt.tasks.fitted import fitted_to
 from softprompt.tasks.task import Task
 from softprompt.training import candidates
 from softprompt.training.config import TrainConfig
@@ -56,6 +57,7 @@ def train_many(
         raise ConfigError(
             f"{len(each)} tasks and {len(configs)} settings were given; give one task for all prompts or one for each"
         )
+    each = [fitted_to(task, backbone.kind, masked="mask-readout" in backbone.capabilities) for task in each]
     model = PromptedModel(backbone)
     parts = [Parts(task.splits["train"], task.splits["validation"]) for task in each]
     settled = [
