@@ -50,3 +50,23 @@ class MissingExtraError(SoftPromptError, ImportError):
 
 class TrainingError(SoftPromptError, RuntimeError):
     """A run that cannot go on, or a checkpoint that does not belong to the run asked for."""
+
+
+class QueueFullError(SoftPromptError, RuntimeError):
+    """As many requests wait as may; try again in `retry_after` seconds."""
+
+    def __init__(self, message: str, retry_after: float = 1.0) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class EngineClosedError(SoftPromptError, RuntimeError):
+    """An engine that takes no more requests: it is ending, or has ended."""
+
+
+class DeadlineError(SoftPromptError, TimeoutError):
+    """A request that was not answered within the time it gave."""
+
+
+class RequestCancelledError(SoftPromptError, RuntimeError):
+    """A request that was given up by whoever made it."""

@@ -1,0 +1,1 @@
+"""The engine behind HTTP: OpenAI's endpoints, classification, and the management of prompts."""
