@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
 from softprompt.errors import BackboneError, DataError, IncompatiblePromptError
-from softprompt.evaluation.evaluate import Evaluation, evaluate
+from softprompt.evaluation.evaluate import Evaluation, evaluate, evaluate_alone_too
 from softprompt.evaluation.evaluation import gold_indices, measure
 from softprompt.modeling.prompted_model import PromptedModel
 from softprompt.prompts.soft_prompt import SoftPrompt
@@ -151,3 +152,32 @@ def test_other_weights_are_accepted_only_when_asked(prompt):
     with pytest.raises(IncompatiblePromptError, match="other weights of the same architecture"):
         evaluate(other, prompt, rows)
     assert len(evaluate(other, prompt, rows, allow_other_weights=True).gold) == 1
+
+
+def with_rows(prompt, outputs, hidden):
+    generator = torch.Generator().manual_seed(3)
+    rows = {
+        "readout.weight": torch.randn(outputs, hidden, generator=generator),
+        "readout.bias": torch.randn(outputs, generator=generator),
+    }
+    return replace(prompt, tensors={**prompt.tensors, **rows}, requires=("learned-rows",), temperature=1.5)
+
+
+@pytest.mark.parametrize("words", [("a", "b"), ("warm and kind", "warm but dull")], ids=["one token", "several"])
+def test_a_prompt_alone_is_evaluated_as_if_by_itself(model, prompt, words):
+    asked = replace(with_rows(prompt, 2, model.backbone.hidden_size), readout=LabelWords(("pos", "neg"), words))
+    rows = [Example({"text": f"film {'x' * i}"}, ("pos", "neg")[i % 2]) for i in range(9)]
+    depth = model.bind(asked.alone()).reading.depth
+    assert (depth == 0) == (words == ("a", "b"))
+    both, alone = evaluate_alone_too(model, asked, rows, overlap=[2])
+    for found, expected in (
+        (both, evaluate(model, asked, rows, overlap=[2])),
+        (alone, evaluate(model, asked.alone(), rows)),
+    ):
+        assert np.allclose(found.log_probabilities, expected.log_probabilities, atol=1e-6)
+        assert (found.digest, found.temperature, found.overlap) == (
+            expected.digest,
+            expected.temperature,
+            expected.overlap,
+        )
+    assert not np.allclose(both.log_probabilities, alone.log_probabilities, atol=1e-2)

@@ -14,7 +14,8 @@ from softprompt.evaluation.answer_evaluation import AnswerEvaluation, Judged
 from softprompt.evaluation.evaluation import Evaluation, gold_indices, refuse_empty
 from softprompt.modeling.answers import answer, text_answer
 from softprompt.modeling.bound import BoundPrompt
-from softprompt.modeling.prompted_model import PromptedModel
+from softprompt.modeling.prompted_model import PromptedModel, Scores
+from softprompt.modeling.readings import read_again
 from softprompt.progress import Meter, meter
 from softprompt.prompts.soft_prompt import SoftPrompt
 from softprompt.tasks.free_text import Text
@@ -23,7 +24,7 @@ from softprompt.tasks.readout import LabelWords, Readout
 from softprompt.tasks.tags import TokenTags
 from softprompt.tasks.task import Example, Label
 
-__all__ = ["AnswerEvaluation", "Evaluation", "Found", "Judged", "evaluate", "find_answers"]
+__all__ = ["AnswerEvaluation", "Evaluation", "Found", "Judged", "evaluate", "evaluate_alone_too", "find_answers"]
 
 
 def evaluate(
@@ -54,25 +55,75 @@ def evaluate(
     refuse_empty(examples)
     started = time.perf_counter()
     bound = model.bind(prompt, allow_other_weights=allow_other_weights)
-    about: dict[str, Any] = {"digest": prompt.digest, "overlap": tuple(sorted(overlap))}
+    if isinstance(prompt.readout, LabelWords):
+        scores = _scored(model, prompt, bound, examples)
+        return _of_labels(prompt, examples, scores, scores.log_probabilities, overlap, time.perf_counter() - started)
     with meter("evaluating", len(examples)) as progress:
-        if isinstance(prompt.readout, LabelWords):
-            gold = gold_indices(examples, prompt.readout.labels)
-            scores = model.score_labels([row.fields for row in examples], bound, progress=progress)
-            return Evaluation(
-                labels=prompt.readout.labels,
-                gold=gold,
-                log_probabilities=np.asarray(scores.log_probabilities.cpu(), dtype=np.float64),
-                temperature=prompt.temperature,
-                abstain=prompt.abstain,
-                truncated=sum(cut > 0 for cut in scores.cut),
-                seconds=time.perf_counter() - started,
-                **about,
-            )
         found = find_answers(model, bound, prompt.readout, examples, prompt.temperature, progress)
     kind = kind_of(prompt.readout, prompt.template)
+    about: dict[str, Any] = {"digest": prompt.digest, "overlap": tuple(sorted(overlap))}
     about |= {"truncated": sum(each > 0 for each in found.cut), "seconds": time.perf_counter() - started}
     return AnswerEvaluation.of(kind, examples, found.answers, scores=found.scores, **about)
+
+
+def evaluate_alone_too(
+    model: PromptedModel, prompt: SoftPrompt, examples: Sequence[Example], *, overlap: Iterable[int] = ()
+) -> tuple[Judged, Judged]:
+    """Evaluate a prompt with its learned rows, and its virtual tokens alone, read by words.
+
+    Where an answer is one label and words need no more than the state at a row's end, both come of the same pass.
+
+    Args:
+        model: where the prompt meets its backbone.
+        prompt: a soft prompt that has learned rows.
+        examples: B labelled rows.
+        overlap: which of them, in [0, B), also stand in train.
+
+    Raises:
+        DataError, BackboneError, IncompatiblePromptError: as for `evaluate`.
+        UnsupportedBackboneError, TemplateError: words cannot be scored on this backbone.
+    """
+    refuse_empty(examples)
+    bare = prompt.alone()
+    reading = model.bind(bare).reading
+    if not isinstance(prompt.readout, LabelWords) or reading.depth:
+        return evaluate(model, prompt, examples, overlap=overlap), evaluate(model, bare, examples)
+    started = time.perf_counter()
+    scores = _scored(model, prompt, model.bind(prompt), examples)
+    seconds = time.perf_counter() - started
+    words = read_again(reading, scores.hidden, model.backbone.dtype)
+    assert words is not None, "a reading of depth 0 reads the states that there are"
+    return (
+        _of_labels(prompt, examples, scores, scores.log_probabilities, overlap, seconds),
+        _of_labels(bare, examples, scores, words, (), seconds),
+    )
+
+
+def _scored(model: PromptedModel, prompt: SoftPrompt, bound: BoundPrompt, examples: Sequence[Example]) -> Scores:
+    gold_indices(examples, prompt.readout.labels)  # a label that is not known is refused before the long pass
+    with meter("evaluating", len(examples)) as progress:
+        return model.score_labels([row.fields for row in examples], bound, progress=progress)
+
+
+def _of_labels(
+    prompt: SoftPrompt,
+    examples: Sequence[Example],
+    scores: Scores,
+    log_probabilities: Tensor,
+    overlap: Iterable[int],
+    seconds: float,
+) -> Evaluation:
+    return Evaluation(
+        labels=prompt.readout.labels,
+        gold=gold_indices(examples, prompt.readout.labels),
+        log_probabilities=np.asarray(log_probabilities.cpu(), dtype=np.float64),
+        temperature=prompt.temperature,
+        abstain=prompt.abstain,
+        truncated=sum(cut > 0 for cut in scores.cut),
+        seconds=seconds,
+        digest=prompt.digest,
+        overlap=tuple(sorted(overlap)),
+    )
 
 
 class Found(NamedTuple):

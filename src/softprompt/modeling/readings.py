@@ -75,6 +75,28 @@ def at_ends(hidden: Float[Tensor, "M T D"], places: Sequence[Place]) -> Float[Te
     return pool(hidden, columns, "mean")
 
 
+def read_again(reading: Reading, last: Float[Tensor, "N D"], dtype: torch.dtype) -> Float[Tensor, "N C"] | None:
+    """Read other answers out of the states that rows were read by, without running a row again.
+
+    Args:
+        reading: of the same rows behind the same prompt, such as its words where learned rows were read.
+        last: the states, as `PromptedModel.score_labels` returns them.
+        dtype: of the backbone.
+
+    Returns:
+        The log-probabilities; `None` where the reading asks for more than those states: tokens behind a row.
+    """
+    if reading.depth:
+        return None
+
+    def go_on(paths: Sequence[tuple[int, ...]]) -> Tensor:
+        raise AssertionError("a reading of depth 0 puts nothing behind a row")
+
+    place = Place(TokenRow((0,), 0), 0)
+    states = States(last[:, None].to(dtype), [place] * len(last), go_on)
+    return torch.stack(list(reading.log_probabilities(states)))
+
+
 @runtime_checkable
 class Reading(Protocol):
     """Reads answers out of hidden states; the same in training and in use."""

@@ -10,7 +10,6 @@ from typing import Any
 
 from softprompt.evaluation.answer_evaluation import Judged
 from softprompt.evaluation.answer_evaluation import pooled as joined
-from softprompt.evaluation.evaluate import evaluate
 from softprompt.evaluation.figures import RaceRow, Trained, Variant
 from softprompt.evaluation.references import Reference, Rows, pool_references
 from softprompt.evaluation.report import ReportCard, report_card
@@ -26,7 +25,7 @@ from softprompt.training.fitting import Fitted, Parts, fit
 from softprompt.training.learner import DONE
 from softprompt.training.rivals import rivals_of
 from softprompt.training.runs import RunFolder
-from softprompt.training.variants import alone, ensemble, judged_alone, unmeasured
+from softprompt.training.variants import alone, ensemble, judged, unmeasured
 
 FOLDS = 5
 TEXTS = 300
@@ -66,10 +65,10 @@ def report_on(
     """
     test, overlap = _test_rows(task, config)
     if pooled is None:
-        evaluation = evaluate(model, fitted.prompt, test, overlap=overlap)
+        evaluation, bare = judged(model, fitted.prompt, test, overlap)
         rows = Rows(task.labels, parts.train, parts.validation, test, overlap)
         references = rivals_of(model, task, config).judged(rows, config)
-        variants = alone([judged_alone(model, fitted.prompt, test)], config.seed)
+        variants = alone([bare], config.seed)
     else:
         evaluation, references, variants = pooled.evaluation, pooled.references, pooled.variants
     if len(members) > 1:
@@ -127,8 +126,9 @@ def cross_fitted(
         folder = RunFolder(run / f"fold-{number}")
         fold = fit(model, task, inner, config, folder, {**settings, "fold": number}, resume=resume, start=start)
         fits.append(fold.fit)
-        evaluations.append(evaluate(model, fold.prompt, test))
-        bare.append(judged_alone(model, fold.prompt, test))
+        with_rows, without = judged(model, fold.prompt, test)
+        evaluations.append(with_rows)
+        bare.append(without)
         references.append(rivals.judged(Rows(task.labels, inner.train, inner.validation, test), config))
     examples, seconds = sum(each.examples for each in fits), sum(each.seconds for each in fits)
     variants = alone(bare, config.seed)

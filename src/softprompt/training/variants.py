@@ -8,7 +8,7 @@ import numpy as np
 
 from softprompt.errors import DataError, TemplateError, UnsupportedBackboneError
 from softprompt.evaluation.answer_evaluation import AnswerEvaluation, Judged, pooled
-from softprompt.evaluation.evaluate import evaluate
+from softprompt.evaluation.evaluate import evaluate, evaluate_alone_too
 from softprompt.evaluation.evaluation import Evaluation, gold_indices
 from softprompt.evaluation.figures import Measure, Variant
 from softprompt.evaluation.sections import ALONE
@@ -24,18 +24,22 @@ _LEAST = 1e-12
 """A probability below this is taken for it, so that its logarithm is finite."""
 
 
-def judged_alone(model: PromptedModel, prompt: SoftPrompt, test: Sequence[Example]) -> Judged | str | None:
-    """Answer rows with a prompt whose learned rows are taken away.
+def judged(
+    model: PromptedModel, prompt: SoftPrompt, test: Sequence[Example], overlap: Sequence[int] = ()
+) -> tuple[Judged, Judged | str | None]:
+    """Answer rows with a prompt, and with its virtual tokens alone where it has learned rows.
 
     Returns:
-        The answers; why there are none, where words cannot be scored; `None` where the prompt has no rows.
+        The answers; and those of the virtual tokens alone, or why there are none, where words cannot be scored, or
+        `None`, where the prompt has no rows.
     """
     if not prompt.has_rows:
-        return None
+        return evaluate(model, prompt, test, overlap=overlap), None
     try:
-        return evaluate(model, prompt.alone(), test)
+        model.bind(prompt.alone())
     except (UnsupportedBackboneError, TemplateError, DataError) as error:
-        return str(error)
+        return evaluate(model, prompt, test, overlap=overlap), str(error)
+    return evaluate_alone_too(model, prompt, test, overlap=overlap)
 
 
 def alone(found: Sequence[Judged | str | None], seed: int) -> tuple[Variant, ...]:
