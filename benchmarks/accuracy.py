@@ -119,7 +119,7 @@ def _targets(setting: Setting, found: Found) -> Table:
         table.rows.append([
             run.data, target.measure, counted, f"**{_percent(statistics.mean(values))}**",
             _percent(statistics.stdev(values)) if len(values) > 1 else "–", _percent(min(values)),
-            _percent(statistics.mean(probes)) if probes else "–", f"{max(each['seconds'] for each in made):.0f}",
+            _percent(statistics.mean(probes)) if probes else "–", _longest(made),
             _aim(target), _met(setting, run, target, values, len(found[run])),
         ])  # fmt: skip
     return table
@@ -139,6 +139,17 @@ def _met(setting: Setting, run: Run, target: Target, values: Sequence[float], as
     name, reached = rival
     within = statistics.mean(values) >= reached - WITHIN
     return f"{'yes, by the rivals' if within else '**no**'}: {'; '.join(short)}; {name} {_percent(reached)}{left}"
+
+
+def _longest(made: Sequence[Mapping[str, Any]]) -> str:
+    """The most seconds of a training, by the number of threads it had."""
+    by_threads: dict[int, float] = {}
+    for each in made:
+        threads = each["machine"]["threads"]
+        by_threads[threads] = max(each["seconds"], by_threads.get(threads, 0.0))
+    if len(by_threads) == 1:
+        return f"{max(by_threads.values()):.0f}"
+    return "; ".join(f"{by_threads[n]:.0f} with {n} thread{'s' * (n > 1)}" for n in sorted(by_threads, reverse=True))
 
 
 def _short(target: Target, values: Sequence[float]) -> Iterator[str]:
@@ -176,7 +187,7 @@ def _probes(found: Found) -> Table:
 
 _COLUMNS = [
     "task", "seed", "test rows", "figure % (95 %)", "linear probe %", "zero-shot %", "majority %", "seconds",
-    "CPU seconds", "steps",
+    "CPU seconds", "threads", "steps",
 ]  # fmt: skip
 
 
@@ -185,7 +196,7 @@ def _every(asked: Mapping[Run, Sequence[Cell]], found: Found) -> Table:
     for run, cells in asked.items():
         for each, made in zip(cells, found[run], strict=True):
             head = [run.data, str(each.arguments["seed"])]
-            table.rows.append([*head, *(_row(run, made) if made else ["missing", *[""] * 7])])
+            table.rows.append([*head, *(_row(run, made) if made else ["missing", *[""] * 8])])
     return table
 
 
@@ -198,7 +209,8 @@ def _row(run: Run, made: Mapping[str, Any]) -> list[str]:
     return [
         f"{report['figures'].get('rows', 0):,}", f"**{_percent(value)}**{between}" if value is not None else "–",
         *(_percent(each) if each is not None else "–" for each in beside),
-        f"{made['seconds']:.0f}", f"{made['cpu seconds']:.0f}", str(made["found"]["steps"]),
+        f"{made['seconds']:.0f}", f"{made['cpu seconds']:.0f}", str(made["machine"]["threads"]),
+        str(made["found"]["steps"]),
     ]  # fmt: skip
 
 

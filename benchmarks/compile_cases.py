@@ -41,6 +41,7 @@ def compiled(part: str, virtual_tokens: int, steps: int, cache: str, **setting: 
     usual = time.perf_counter() - began
     switch = Switch(modules)
     torch._dynamo.reset()
+    torch._dynamo.config.recompile_limit = 4 * len(modules)  # a layer is told by its index: one graph each
     try:
         warming = [_timed(lambda n=number: switch.on(ours.step, n)) for number in range(3, 3 + steps)]
     except Exception as error:  # noqa: BLE001  what the compiler raises is a finding
