@@ -1,6 +1,5 @@
 """Many prompts in one pass: each learns what it would alone, and a race keeps the default unless it is beaten."""
 
-import signal
 import subprocess
 import sys
 
@@ -12,7 +11,6 @@ from softprompt.modeling.prompted_model import PromptedModel
 from softprompt.tasks.load import load_task
 from softprompt.testing.tiny import tiny_backbone
 from softprompt.testing.toy import toy_rows
-from softprompt.training import trainer
 from softprompt.training.bank import gradients
 from softprompt.training.budget import parse, race_cost
 from softprompt.training.candidates import field, settled
@@ -133,17 +131,9 @@ def test_candidates_race_and_the_winner_trains_on(backbone, tmp_path):
 
 
 @pytest.mark.parametrize("stop_at", [1, 3, 4, 9])
-def test_a_race_that_was_interrupted_ends_in_the_same_bytes(backbone, tmp_path, monkeypatch, stop_at):
+def test_a_race_that_was_interrupted_ends_in_the_same_bytes(backbone, tmp_path, monkeypatch, interrupt_in, stop_at):
     whole = train(backbone, racing_task(), run=tmp_path / "whole", **RACE).prompt
-    calls = []
-
-    def interrupted(*arguments):
-        calls.append(1)
-        if len(calls) == stop_at:
-            signal.raise_signal(signal.SIGINT)
-        return gradients(*arguments)
-
-    monkeypatch.setattr(trainer, "gradients", interrupted)
+    interrupt_in(stop_at)
     with pytest.raises(KeyboardInterrupt):
         train(backbone, racing_task(), run=tmp_path / "parts", **RACE)
     monkeypatch.undo()
@@ -168,7 +158,7 @@ def test_few_validation_rows_hold_no_race(backbone, task, tmp_path):
 def test_only_what_is_left_open_is_tried(backbone, task):
     def names(**given):
         config = TrainConfig(**given)
-        return [*field(config, settled(config, task.template, task.readout, backbone, 5000))]
+        return [*field(config, settled(config, task.template, task.readout, backbone, task.rows("train")))]
 
     assert names()[0] == "deep + rows, from text, rate 0.02, seed 0"
     assert len(names()) == len(set(names())) == 4
@@ -176,6 +166,20 @@ def test_only_what_is_left_open_is_tried(backbone, task):
         "deep + rows, from text, rate 0.01, seed 0"
     ]
     assert all(name.startswith("direct,") for name in names(exportable=True))
+
+
+def test_default_steps_count_epochs_by_what_a_step_takes(task):
+    """200 rows of a dozen tokens, seen forty times at most: by rows a step, or by the tokens that make them."""
+
+    def steps(family="gemma3", **given):
+        backbone = tiny_backbone(family)
+        return settled(TrainConfig(**given), task.template, task.readout, backbone, task.rows("train")).steps
+
+    assert (steps(), steps(batch_size=100)) == (150, 80)
+    assert (steps(batch_tokens=300), steps(batch_tokens=100_000)) == (150, 40)
+    by_tokens = steps(batch_tokens=1500)
+    assert 60 < by_tokens < 150
+    assert steps("t5", batch_tokens=1500) > by_tokens  # its rows carry the prompt
 
 
 def test_rungs_end_with_one_candidate():
@@ -210,7 +214,7 @@ def test_few_validation_rows_choose_by_folds(backbone, tmp_path):
     rows = load_task(toy_rows(120), name="few").rows("train")
     task = racing_task()
     config = TrainConfig(**RACE)
-    default = settled(config, task.template, task.readout, backbone, len(rows))
+    default = settled(config, task.template, task.readout, backbone, rows)
     candidates = field(config, default)
     model, folder = PromptedModel(backbone), RunFolder(tmp_path)
     name, race = chosen_by_folds(model, rows, task.template, task.readout, candidates, folder, resume=False)

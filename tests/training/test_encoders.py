@@ -119,6 +119,40 @@ def test_gradients_in_a_bank_are_those_of_separate_runs(family):
                 assert ((found.gradient[site] - expected).abs().max() / largest) < 1e-5, (learner.lesson.name, site)
 
 
+def learner_of(model, task, **settings):
+    config = TrainConfig(virtual_tokens=40, learned_rows=True, steps=2, **settings)
+    return Learner(model, Lesson("one", config, task.template, task.readout, task.rows("train"), []))
+
+
+@pytest.mark.parametrize(("family", "entrance"), [("bert", "run"), ("t5", "encode")])
+def test_a_pass_counts_the_prompt_that_every_row_of_an_encoder_carries(family, entrance, monkeypatch):
+    backbone = tiny_backbone(family)
+    model, task, sizes = PromptedModel(backbone), toy(backbone, 40), []
+    enter = getattr(backbone, entrance)
+
+    def counted(embeddings, **options):
+        sizes.append(embeddings.shape[0] * embeddings.shape[1])
+        return enter(embeddings, **options)
+
+    monkeypatch.setattr(backbone, entrance, counted)
+    learner = learner_of(model, task, parameterization="direct", batch_size=12)
+    sizes.clear()
+    gradients(model, [learner.share()], 128)
+    assert len(sizes) > 4
+    assert max(sizes) <= 128
+
+
+@pytest.mark.parametrize(("kind", "carried"), [("direct", 40), ("deep", 0)])
+def test_batches_by_tokens_count_the_prompt_where_rows_carry_it(kind, carried):
+    backbone = tiny_backbone("bert")
+    model, task = PromptedModel(backbone), toy(backbone, 40)
+    learner = learner_of(model, task, parameterization=kind, batch_tokens=250)
+    for step in range(4):
+        rows = learner.share(step).rows
+        assert len(rows) * (carried + max(len(row.ids) for row in rows)) <= 250
+        assert len(rows) > 2
+
+
 @pytest.mark.parametrize(
     ("family", "kind"),
     [
@@ -133,7 +167,7 @@ def test_gradients_in_a_bank_are_those_of_separate_runs(family):
 def test_the_default_is_what_the_backbone_carries(family, kind):
     backbone = tiny_backbone(family)
     task = toy(backbone)
-    chosen = settled(TrainConfig(), task.template, task.readout, backbone, 120)
+    chosen = settled(TrainConfig(), task.template, task.readout, backbone, task.rows("train"))
     assert (chosen.parameterization, chosen.learned_rows) == (kind, True)
 
 
@@ -141,7 +175,7 @@ def test_no_candidate_goes_without_the_rows_that_are_needed():
     backbone = tiny_backbone("minilm")
     task = toy(backbone)
     assert needs_rows(backbone, task.template, task.readout)
-    default = settled(TrainConfig(), task.template, task.readout, backbone, 120)
+    default = settled(TrainConfig(), task.template, task.readout, backbone, task.rows("train"))
     found = field(TrainConfig(), default, rows_needed=True)
     assert {each.parameterization for each in found.values()} == {"deep", "direct"}
     assert all(each.learned_rows for each in found.values())
@@ -151,7 +185,7 @@ def test_learned_rows_that_were_asked_for_are_not_varied():
     asked = TrainConfig(learned_rows=True)
     backbone = tiny_backbone("llama")
     task = toy(backbone)
-    default = settled(asked, task.template, task.readout, backbone, 120)
+    default = settled(asked, task.template, task.readout, backbone, task.rows("train"))
     assert all(each.learned_rows for each in field(asked, default).values())
 
 

@@ -1,7 +1,5 @@
 """`train` on a toy task: it learns, reports, repeats itself byte for byte, resumes, and gives up honestly."""
 
-import signal
-
 import pytest
 import torch
 
@@ -63,9 +61,9 @@ def test_only_the_prompt_moves(backbone, task, run):
 
 
 @pytest.mark.parametrize("stop_at", [1, 7, 8, 13])
-def test_an_interrupted_run_resumes_to_the_same_bytes(backbone, task, tmp_path, monkeypatch, stop_at):
+def test_an_interrupted_run_resumes_to_the_same_bytes(backbone, task, tmp_path, monkeypatch, interrupt_in, stop_at):
     whole = train(backbone, task, run=tmp_path / "whole", **FAST).prompt
-    _interrupt_after(monkeypatch, stop_at)
+    interrupt_in(stop_at)
     with pytest.raises(KeyboardInterrupt):
         train(backbone, task, run=tmp_path / "parts", **FAST)
     monkeypatch.undo()
@@ -165,19 +163,6 @@ def test_an_earlier_prompt_is_not_chosen_on_noise(backbone, task, tmp_path, gain
     assert one.fit(0.0).step == chosen
 
 
-def _interrupt_after(monkeypatch, steps):
-    """Deliver Ctrl-C while step `steps` is under way."""
-    calls = []
-
-    def interrupted(*arguments):
-        calls.append(1)
-        if len(calls) == steps:
-            signal.raise_signal(signal.SIGINT)
-        return gradients(*arguments)
-
-    monkeypatch.setattr(trainer, "gradients", interrupted)
-
-
 def _poison_after(monkeypatch, steps):
     """Make the loss no number from the step after `steps` on."""
     learn = Learner.learn
@@ -217,9 +202,9 @@ def test_a_few_shot_task_is_not_cross_fitted(backbone, run):
     assert result.fit.examples == 3 * 8
 
 
-def test_folds_of_another_task_are_not_resumed(backbone, tmp_path, monkeypatch):
+def test_folds_of_another_task_are_not_resumed(backbone, tmp_path, monkeypatch, interrupt_in):
     settings = {**FAST, "steps": 4, "report": True}
-    _interrupt_after(monkeypatch, 2)
+    interrupt_in(2)
     with pytest.raises(KeyboardInterrupt):
         train(backbone, load_task(toy_rows(40), name="few"), run=tmp_path, **settings)
     monkeypatch.undo()

@@ -34,6 +34,11 @@ class Share(NamedTuple):
     weights: Sequence[float]
 
 
+def row_tokens(bound: BoundPrompt, row: EncodedRow, gold: Gold) -> int:
+    """Return the tokens that are run for a row in a step: its own, those it carries of the prompt, and its answer's."""
+    return len(bound.carried(shared=True)) + len(row.ids) + len(bound.reading.behind(gold))
+
+
 def gradients(
     model: PromptedModel, shares: Sequence[Share], tokens: int, world: World = ALONE, scale: float = 1.0
 ) -> list[Learned]:
@@ -56,7 +61,7 @@ def gradients(
     run, held = _prefixes(model, rows, bounds)
     losses = [torch.zeros(()) for _ in shares]
     lengths = [
-        len(row.ids) + len(bound.reading.behind(shares[which].gold[number]))
+        row_tokens(bound, row, shares[which].gold[number])
         for (which, number), row, bound in zip(flat, rows, bounds, strict=True)
     ]
     for mine in world.passes(lengths, tokens):

@@ -7,23 +7,29 @@ the default won the race and lost almost two points). The one relative rate suit
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from softprompt.backbones.backbone import Backbone
 from softprompt.modeling.reader import words_refused
 from softprompt.tasks.readout import LabelWords, Readout
+from softprompt.tasks.task import Example
 from softprompt.tasks.template import Template
+from softprompt.training.batches import sample
 from softprompt.training.config import STEPS, TrainConfig
 
 EPOCHS = 40
 """Times that a small set is seen at most; more only learns it by heart."""
 LEAST_STEPS = 40
+_MEASURED = 200
+"""Rows whose tokens say how many of them a batch by tokens holds."""
 EXTENSIONS = 2
 """Times that a run may go on while it still improves: a run that needs it ends after seven times its first length."""
 
 
-def settled(config: TrainConfig, template: Template, readout: Readout, backbone: Backbone, rows: int) -> TrainConfig:
+def settled(
+    config: TrainConfig, template: Template, readout: Readout, backbone: Backbone, rows: Sequence[Example]
+) -> TrainConfig:
     """Return the settings with everything decided that was left open: the default candidate.
 
     Keys and values in every layer with learned rows where the template and the backbone can carry them; else rows at
@@ -48,7 +54,7 @@ def settled(config: TrainConfig, template: Template, readout: Readout, backbone:
             "init": config.init or "text",
             "learning_rate": config.rate,
             "extend": _extensions(config),
-            "steps": config.steps or default_steps(len(readout.labels), rows, config.batch_size),
+            "steps": config.steps or _steps(config, template, readout, backbone, rows),
         }
     )
 
@@ -65,6 +71,20 @@ def _extensions(config: TrainConfig) -> int:
     if config.extend is not None:
         return config.extend
     return EXTENSIONS if config.steps is None and config.budget is None else 0
+
+
+def _steps(
+    config: TrainConfig, template: Template, readout: Readout, backbone: Backbone, rows: Sequence[Example]
+) -> int:
+    """The default steps, with batches by tokens counted in rows of the mean length."""
+    size = config.batch_size
+    if config.batch_tokens is not None:
+        tokenized = template.tokenize(backbone.tokenizer, config.virtual_tokens)
+        carried = 0 if backbone.kind == "decoder" else len(tokenized.prefix)
+        some = sample(rows, _MEASURED, config.seed)
+        lengths = [len(tokenized.row(row.fields, backbone.max_positions).ids) + carried for row in some]
+        size = max(1, round(config.batch_tokens * len(lengths) / sum(lengths)))
+    return default_steps(len(readout.labels), len(rows), size)
 
 
 def default_steps(labels: int, rows: int, batch_size: int) -> int:

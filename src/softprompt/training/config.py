@@ -80,7 +80,9 @@ class TrainConfig(BaseModel):
         int, Field(ge=1, le=64, description="prompts to train, by as many seeds, that can answer together")
     ] = 1
     class_weights: Annotated[ClassWeights, Field(description="`balanced` counts rare labels for more")] = "none"
-    select: Annotated[Select, Field(description="what chooses on validation rows: loss, or macro-f1")] = "loss"
+    select: Annotated[
+        Select, Field(description="what a run's best prompt is best by: loss, or macro-f1. Races go by loss")
+    ] = "loss"
     tokens_at_once: Annotated[
         int | None, Field(ge=16, description="tokens whose graph is held at once. By default by the device")
     ] = None

@@ -144,7 +144,7 @@ def _plan(
     going_on: bool,
 ) -> tuple[list[Lesson], Race]:
     """Lay out the lessons of a fit, the default first, and who goes on when."""
-    default = candidates.settled(config, task.template, task.readout, model.backbone, len(parts.train))
+    default = candidates.settled(config, task.template, task.readout, model.backbone, parts.train)
 
     def lesson(name: str, chosen: TrainConfig) -> Lesson:
         return Lesson(name, chosen, task.template, task.readout, parts.train, parts.validation, start)
@@ -156,7 +156,7 @@ def _plan(
         return [lesson(name, field[name])], race
     if config.budget is not None:
         trial = lesson("default", default)
-        steps = steps_within(config.budget, model, trial, len(field), folder.path / "plan.json", resume=going_on)
+        steps = steps_within(config.budget, model, trial, len(field), folder.plan, resume=going_on)
         field = {name: each.model_copy(update={"steps": steps}) for name, each in field.items()}
     lessons = [lesson(name, each) for name, each in field.items()]
     return lessons, Race(halving(len(lessons), lessons[0].config.length, config.validation_rows))

@@ -13,7 +13,7 @@ from torch import Tensor
 from softprompt.modeling.bound import BoundPrompt
 from softprompt.modeling.prompted_model import PromptedModel
 from softprompt.modeling.readings import EncodedRow, Gold
-from softprompt.training.bank import Share
+from softprompt.training.bank import Share, row_tokens
 from softprompt.training.batches import BatchOrder, sample
 from softprompt.training.checkpoints import optimizer_tensors, restore_optimizer
 from softprompt.training.lesson import Lesson
@@ -25,6 +25,8 @@ from softprompt.training.token_order import TokenOrder
 
 DONE = "all steps done"
 """Why a prompt stops learning when nothing else stopped it."""
+CLEARLY = 0.05
+"""Share of the validation loss that the last third of a run takes off, where a longer run is worth its time."""
 
 
 class Item(NamedTuple):
@@ -127,6 +129,13 @@ class Learner:
         return self.lesson.readout.kind == "label-words"
 
     @property
+    def looks(self) -> bool:
+        """Whether a validation is due: at fixed distances, at two thirds of a run, for `goes_on`, and at its end."""
+        state, run = self.state, self.state.until - self.state.begin
+        due = (state.begin + 2 * run // 3, state.until)
+        return bool(self.validation) and (state.step % self.config.validate_every == 0 or state.step in due)
+
+    @property
     def active(self) -> bool:
         """Whether it has steps to go."""
         return not self.state.stopped
@@ -182,7 +191,8 @@ class Learner:
     def see(self, seen: Seen) -> None:
         """Take a validation; keep the prompt if it is the best so far."""
         state = self.state
-        self._before_terms = self._last_terms
+        if state.step <= state.begin + 2 * (state.until - state.begin) // 3:
+            self._before_terms = seen.terms
         state.last, state.last_step, self._last_terms = dict(seen.figures), state.step, seen.terms
         state.waited += 1
         if not state.best or seen.better_than(state.best, self.config.select):
@@ -190,14 +200,13 @@ class Learner:
             self._best, self._best_terms = self.tensors(), seen.terms
 
     def goes_on(self) -> bool:
-        """At the end of a run, tell whether it goes on: validation improved for sure since it was last looked at.
+        """At the end of a run, tell whether it goes on: validation improved clearly, and for sure, in its last third.
 
         Then the rate rises and falls once more, over twice as many steps.
         """
-        state = self.state
-        improved = len(self._before_terms) == len(self._last_terms) and beyond_chance(
-            self._last_terms - self._before_terms, errors=2.0
-        )
+        state, before, last = self.state, self._before_terms, self._last_terms
+        improved = len(before) == len(last) and beyond_chance(last - before, errors=2.0)
+        improved = improved and bool(last.mean() > (1 - CLEARLY) * before.mean())
         if state.extended >= (self.config.extend or 0) or state.last_step != state.step or not improved:
             return False
         state.begin, state.until = state.step, state.step + 2 * (state.step - state.begin)
@@ -205,10 +214,14 @@ class Learner:
         return True
 
     def fit(self, seconds: float) -> Fit:
-        """Return what it ends with: the last prompt, or an earlier one that is better on validation beyond chance."""
+        """Return what it ends with: the last prompt, or an earlier one that is better on validation beyond chance.
+
+        Selected by another figure than the loss, it is the best by that figure.
+        """
         state = self.state
         here = state.best_step == state.step
-        stands = state.last_step == state.step and last_stands(self._best_terms, self._last_terms)
+        by_loss = self.config.select == "loss" or self.config.select not in state.last
+        stands = by_loss and state.last_step == state.step and last_stands(self._best_terms, self._last_terms)
         if state.finite and (not state.best or here or stands):
             chosen, step, figures = self.tensors(), state.step, state.last
         else:
@@ -251,8 +264,7 @@ class Learner:
         index, question = divmod(number, self._bound.reading.questions)
         example = self.lesson.train[index]
         row, gold = self._model.lesson(example, self._bound, question)
-        behind = len(self._bound.reading.behind(gold))
-        return Item(row, gold, self._weight(str(example.label)), len(row.ids) + behind)
+        return Item(row, gold, self._weight(str(example.label)), row_tokens(self._bound, row, gold))
 
 
 def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -260,8 +272,9 @@ def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def look(model: PromptedModel, learner: Learner, rows: int | None = None) -> Seen:
-    """Score a learner's validation rows, or the first `rows` of them, with its prompt as it stands."""
-    examples, bound = learner.validation[:rows], learner.bound()
+    """Score a learner's validation rows, or `rows` of them drawn by its seed, with its prompt as it stands."""
+    examples = learner.validation if rows is None else sample(learner.validation, rows, learner.config.seed)
+    bound = learner.bound()
     if learner.chooses_one:
         scores = model.score_labels([example.fields for example in examples], bound)
         gold = torch.tensor([bound.reading.gold(example, 0) for example in examples])

@@ -56,6 +56,11 @@ class Lesson:
     start: SoftPrompt | None = None
     candidate: str = ""
 
+    @property
+    def raced(self) -> str:
+        """What it races as."""
+        return self.candidate or self.name
+
     def begin(self, backbone: Backbone) -> tuple[PromptParameterization, str]:
         """Return what trains, at its first values, and a sentence about where those come from.
 
@@ -139,7 +144,7 @@ def _states_of(backbone: Backbone, bound: BoundPrompt, rows: Tensor) -> tuple[Ke
             states = backbone.encode(own, mask=mask)
             past = backbone.decode(ids, states, mask=mask, keep=True)[1]
             assert past is not None
-            assert past.own is not None, "keep=True returns keys and values"
+            assert isinstance(past.own, list), "keep=True returns keys and values"
             return past.own, 0
         found = run_prefixes(backbone, [bound])[0].past
     assert found is not None, "a prompt in front has a prefix"

@@ -61,7 +61,7 @@ def train_many(
     model = PromptedModel(backbone)
     parts = [Parts(task.splits["train"], task.splits["validation"]) for task in each]
     settled = [
-        candidates.settled(config, task.template, task.readout, backbone, len(rows.train))
+        candidates.settled(config, task.template, task.readout, backbone, rows.train)
         for config, task, rows in zip(configs, each, parts, strict=True)
     ]
     lessons = [

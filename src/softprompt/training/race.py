@@ -20,7 +20,7 @@ class Rung:
     Attributes:
         step: after this many steps.
         keep: how many candidates go on.
-        rows: validation rows they are judged on, the first of each one's.
+        rows: validation rows they are judged on, drawn from each one's.
     """
 
     step: int
@@ -48,13 +48,21 @@ class Race:
         """Return the rung at `step`, if there is one."""
         return next((rung for rung in self.rungs if rung.step == step), None)
 
-    def judge(self, rung: Rung, names: Sequence[str], seen: Sequence[Seen]) -> set[str]:
-        """Return which candidates go on, the default being the first of `names`, and note it in the table."""
+    def judge(self, rung: Rung, names: Sequence[str], seen: Sequence[Seen], *, default: str) -> set[str]:
+        """Return which candidates go on, and note it in the table.
+
+        Args:
+            rung: how many go on.
+            names: of those that still race, once a fold.
+            seen: what each did on its rows.
+            default: stays unless it is beaten beyond chance; one that has left gives nobody its privilege.
+        """
         folds: dict[str, list[Seen]] = {}
         for name, each in zip(names, seen, strict=True):
             folds.setdefault(name, []).append(each)
         pooled = {name: Seen.pooled(parts) for name, parts in folds.items()}
-        places = survivors([each.terms for each in pooled.values()], rung.keep)
+        first = [*pooled].index(default) if default in pooled else None
+        places = survivors([each.terms for each in pooled.values()], rung.keep, default=first)
         kept = {name for place, name in enumerate(pooled) if place in places}
         for name, each in pooled.items():
             self.table.append({"candidate": name, "step": rung.step, **each.figures, "goes_on": name in kept})

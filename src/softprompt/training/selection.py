@@ -12,6 +12,7 @@ from softprompt.shapes import Float, Int
 
 FEW = 200
 """Below this many validation rows candidates are not judged by them."""
+_NO_NUMBER = -100.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,7 +30,7 @@ class Seen:
     @classmethod
     def of(cls, log_probabilities: Float[Tensor, "B C"], gold: Int[Tensor, " B"]) -> Seen:
         """Measure rows of which every label is scored."""
-        terms = log_probabilities.gather(1, gold[:, None])[:, 0]
+        terms = _scored(log_probabilities.gather(1, gold[:, None])[:, 0])
         predicted = log_probabilities.argmax(1)
         figures = {
             "loss": -terms.mean().item(),
@@ -41,7 +42,8 @@ class Seen:
     @classmethod
     def by_loss(cls, terms: Float[Tensor, " B"]) -> Seen:
         """Measure rows by the log-probability of their right answers alone."""
-        return cls(terms, {"loss": -terms.mean().item()})
+        scored = _scored(terms)
+        return cls(scored, {"loss": -scored.mean().item()})
 
     @classmethod
     def pooled(cls, parts: Sequence[Seen]) -> Seen:
@@ -70,15 +72,16 @@ def last_stands(best: Float[Tensor, " rows"], last: Float[Tensor, " rows"]) -> b
     return len(last) >= 2 and not beyond_chance(best - last)
 
 
-def survivors(terms: Sequence[Float[Tensor, " rows"]], keep: int) -> list[int]:
-    """Choose who goes on: the `keep` lowest losses; the first, which is the default, stays unless beaten for sure.
+def survivors(terms: Sequence[Float[Tensor, " rows"]], keep: int, *, default: int | None = 0) -> list[int]:
+    """Choose who goes on: the `keep` lowest losses; the default stays unless beaten for sure.
 
     The default gives way only where as many others as there are places are each better than it, row by row, by more
     than one standard error.
 
     Args:
-        terms: each candidate's log-probabilities of the right answers, on the same rows; the default first.
+        terms: each candidate's log-probabilities of the right answers, on the same rows.
         keep: places, at least 1.
+        default: which of them is the default; None: it has left.
 
     >>> good, bad = torch.tensor([-0.1, -0.2, -0.1]), torch.tensor([-1.1, -1.0, -0.9])
     >>> survivors([bad, good, bad], 1), survivors([good, bad, good], 2)
@@ -86,9 +89,16 @@ def survivors(terms: Sequence[Float[Tensor, " rows"]], keep: int) -> list[int]:
     """
     order = sorted(range(len(terms)), key=lambda i: (-float(terms[i].mean()), i))
     chosen = order[:keep]
-    if 0 not in chosen and not all(beyond_chance(terms[i] - terms[0]) for i in chosen):
-        chosen = [0, *chosen[:-1]]
+    if default is None or default in chosen:
+        return sorted(chosen)
+    if not all(beyond_chance(terms[i] - terms[default]) for i in chosen):
+        chosen = [default, *chosen[:-1]]
     return sorted(chosen)
+
+
+def _scored(terms: Float[Tensor, " B"]) -> Float[Tensor, " B"]:
+    """Take a score that is no number for a very bad one: compared with others, NaN would win or stay."""
+    return torch.where(terms.isfinite(), terms, _NO_NUMBER)
 
 
 def _macro_f1(predicted: Int[Tensor, " B"], gold: Int[Tensor, " B"]) -> float:

@@ -134,7 +134,7 @@ class Trainer:
     def _after_step(self, learner: Learner) -> None:
         """Validate where it is due, and note why a prompt stops, if there is a reason."""
         state, config = learner.state, learner.config
-        if learner.validation and (state.step % config.validate_every == 0 or state.step == state.until):
+        if learner.looks:
             learner.see(self._world_sees(learner))
             self._log(learner, {"event": "validation", **state.last, "best_step": state.best_step})
             if state.waited >= config.patience and not state.extended:
@@ -149,12 +149,12 @@ class Trainer:
         """At a rung, score everyone still racing on the same rows; those who fall behind stop."""
         rung = self._race.rung(self.step)
         racing = [learner for learner in self.learners if learner.active]
-        names = [learner.lesson.candidate or learner.lesson.name for learner in racing]
-        if rung is None or len(set(names)) <= rung.keep:
+        names = [learner.lesson.raced for learner in racing]
+        over = rung is not None and self._race.ends and rung is self._race.rungs[-1]
+        if rung is None or not racing or (len(set(names)) <= rung.keep and not over):
             return
         seen = [self._world_sees(learner, rung.rows) for learner in racing]
-        kept = self._race.judge(rung, names, seen)
-        over = self._race.ends and rung is self._race.rungs[-1]
+        kept = self._race.judge(rung, names, seen, default=self.learners[0].lesson.raced)
         for name, learner, each in zip(names, racing, seen, strict=True):
             if name not in kept or over:
                 learner.state.stopped = f"left the race at step {rung.step}"
@@ -201,6 +201,9 @@ class Trainer:
         kept = f"the best so far (step {state.best_step}) is kept" if state.best else "it leaves the bank"
         say(f"warning: {self._named(learner)}the loss is not finite at step {step}; {kept}")
         state.finite, state.stopped = False, f"the loss was not finite at step {step}"
+        for other in self.learners:  # folds are judged together, so that a candidate leaves with all of them
+            if other.active and other.lesson.raced == learner.lesson.raced:
+                other.state.stopped = f"another fold of it was not finite at step {step}"
 
     def _log(self, learner: Learner, event: Mapping[str, Any]) -> None:
         self._run.log({"event": event["event"], "step": learner.state.step, **self._tag(learner), **event})
