@@ -24,11 +24,16 @@ def test_list_names_what_is_packaged_and_the_families(monkeypatch):
     assert "GPT-NeoX (gpt_neox)" in output
     assert "ModernBERT (modernbert)" in output
     assert "mT5 (mt5)" in output
+    kinds = {line.split(":")[0].strip(): line for line in output.splitlines() if line.startswith("  ")}
+    assert [*kinds] == ["decoders", "encoders", "encoder-decoders"]
+    assert ("Llama (llama)" in kinds["decoders"], "BERT (bert)" in kinds["encoders"]) == (True, True)
+    assert "T5 (t5), mT5 (mt5), BART (bart)" in kinds["encoder-decoders"]
     monkeypatch.setattr("softprompt.backbones.packaged.is_installed", lambda entry: True)
     assert "(installed)" in run("list")
     listed = json.loads(run("list", "--json"))
     assert listed["packaged"][0]["name"] == "gemma-3-270m"
     assert len(listed["families"]) == 20
+    assert {"model_type": "t5", "title": "T5", "kind": "encoder-decoder"} in listed["families"]
 
 
 def test_show_says_what_a_backbone_is(save, tmp_path):
@@ -53,3 +58,4 @@ def test_show_says_of_what_kind_a_backbone_is_and_what_it_can_do(save, tmp_path)
 def test_help_shows_an_example():
     assert "softprompt backbones show gemma-3-270m" in run("show", "--help")
     assert "softprompt backbones list" in run("list", "--help")
+    assert "`bf16`, `fp32` or, on a GPU, `fp16`." in run("show", "--help")

@@ -10,8 +10,7 @@ import pytest
 import typer
 
 from softprompt import __version__
-from softprompt.cli import tasks as tasks_module
-from softprompt.cli.app import app, main
+from softprompt.cli.app import main
 from softprompt.errors import DataError
 
 VERBS = ["train", "eval", "run", "sweep", "study", "demo"]
@@ -93,7 +92,6 @@ def test_what_is_raised_becomes_a_line_and_a_code(call, monkeypatch, error, code
     result = call("tasks", "list")
     assert (result.exit_code, result.stdout) == (code, "")
     assert result.stderr.startswith(text) if text else not result.stderr
-    assert tasks_module.app in [group.typer_instance for group in app.registered_groups]
 
 
 def test_main_is_what_the_package_installs(monkeypatch, capsys):

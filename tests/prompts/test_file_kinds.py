@@ -16,6 +16,7 @@ from softprompt.tasks.tags import TokenTags
 from softprompt.tasks.template import Template
 
 PLAIN = Template("{soft}{text}")
+FRAMED = Template("{bos}{soft}{text} {mask}{sep}")
 FINGERPRINT = {"architecture": "a", "tokenizer": "b", "weights": "c", "embedding_scale": "module"}
 READOUTS = (
     LabelWords.from_labels(["ham", "spam"]),
@@ -38,7 +39,9 @@ def header(found, **shapes):
     return Header(entries, json.dumps(found), 0)
 
 
-@pytest.mark.parametrize("template", [PLAIN, ChatTemplate(max_tokens=9, system="Be kind.")], ids=["pattern", "chat"])
+@pytest.mark.parametrize(
+    "template", [PLAIN, FRAMED, ChatTemplate(max_tokens=9, system="Be kind.")], ids=["pattern", "slots", "chat"]
+)
 @pytest.mark.parametrize("readout", READOUTS, ids=lambda readout: readout.kind)
 def test_every_readout_and_template_comes_back(readout, template):
     found = read_manifest(header(manifest(readout, template)), "a")
@@ -55,6 +58,8 @@ def test_every_readout_and_template_comes_back(readout, template):
     [
         (manifest(READOUTS[3], requires=[]), "it needs the feature `text`, which it does not say it requires"),
         (manifest(READOUTS[0], ChatTemplate(), []), "it needs the feature `chat`, which it does not say it requires"),
+        (manifest(READOUTS[0], FRAMED, []), "it needs the feature `mask`, which it does not say it requires"),
+        (manifest(READOUTS[0], FRAMED, ["mask"]), "it needs the feature `sep`, which it does not say it requires"),
         ({**manifest(READOUTS[3]), "readout": {"kind": "text"}}, "wrong at `readout.max_new_tokens` "),
         ({**manifest(READOUTS[2]), "readout": {**READOUTS[2].to_json(), "words": ["a"]}}, "wrong at `readout.words` "),
         ({**manifest(READOUTS[2]), "readout": {**READOUTS[2].to_json(), "loop": 1}}, "wrong at `readout.loop` "),
@@ -77,3 +82,19 @@ def test_a_learned_head_has_the_rows_of_its_readout(readout, rows):
     text = manifest(READOUTS[3], requires={"text", "learned-rows"})
     with pytest.raises(PromptFileError, match=r"`readout.weight` has 2 rows for 0 labels"):
         read_manifest(header(text, readout_weight=(2, 4)), "a")
+
+
+def test_a_reader_from_before_the_slots_refuses_a_file_that_uses_them(monkeypatch):
+    """It would take `{sep}` for a column of the rows."""
+    framed, plain = manifest(READOUTS[0], FRAMED), manifest(READOUTS[0])
+    assert (framed["requires"], plain["requires"]) == (["mask", "sep"], [])
+    monkeypatch.setattr("softprompt.prompts.manifest.WRITTEN_FEATURES", frozenset({"chat", "scalar", "text"}))
+    with pytest.raises(PromptFileError, match="it requires `mask`, `sep`, which this version of softprompt does not"):
+        read_manifest(header(framed), "a")
+    assert read_manifest(header(plain), "a").template.pattern == PLAIN.pattern
+
+
+def test_braces_that_are_text_are_no_slots_and_a_broken_pattern_is_left_to_the_template():
+    for pattern in ("{soft}{text}{{sep}}", "{soft}{text} {"):
+        found = {**manifest(READOUTS[0]), "template": {"pattern": pattern, "max_tokens": None}}
+        assert read_manifest(header(found), "a").features == frozenset()

@@ -1,11 +1,15 @@
 """First values: at the embeddings' scale, and saying what they do when the lengths differ."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from softprompt.errors import ConfigError, IncompatiblePromptError
 from softprompt.prompts import initializers
 from softprompt.prompts.parameterizations.direct import DirectPrompt
+from softprompt.tasks.free_text import Text
+from softprompt.tasks.template import Template
 from softprompt.testing.conformance import prompt
 from softprompt.testing.tiny import tiny_backbone
 
@@ -70,6 +74,15 @@ def test_another_prompt_is_repeated_or_cut():
     start = initializers.from_prompt(BACKBONE, 5, other)
     assert torch.equal(start.rows[3:], other.tensors["input"][:2])
     assert "repeated from 3 to 5 rows" in start.note
+
+
+def test_how_the_other_prompt_is_written_and_read_does_not_matter_but_a_head_of_its_own_does():
+    other = prompt(BACKBONE, 3)
+    writes = replace(other, readout=Text(8), template=Template("{bos}{soft}{text}{sep}"))
+    assert torch.equal(initializers.from_prompt(BACKBONE, 3, writes).rows, other.tensors["input"])
+    head = torch.zeros(other.readout.outputs, BACKBONE.hidden_size)
+    with pytest.raises(IncompatiblePromptError, match="needs `learned-rows`, which this use of it does not compute"):
+        initializers.from_prompt(BACKBONE, 3, replace(other, tensors={**other.tensors, "readout.weight": head}))
 
 
 def test_a_prompt_of_another_backbone_is_refused():

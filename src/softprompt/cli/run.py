@@ -23,7 +23,7 @@ from softprompt.cli.opening import (
     open_prompts,
 )
 from softprompt.cli.output import answer_table
-from softprompt.cli.train import pairs
+from softprompt.cli.task_flags import pairs
 from softprompt.errors import ConfigError, DataError
 from softprompt.progress import meter, say
 from softprompt.registry import unknown_name

@@ -1,10 +1,13 @@
-"""Flags from a settings model: each field is one flag, so that YAML, flag and Python argument cannot drift apart."""
+"""Flags from a settings model: each field is one flag, so that YAML, flag and Python argument cannot drift apart.
+
+What several verbs take besides is a table of flags, written once.
+"""
 
 from __future__ import annotations
 
 import inspect
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 import typer
@@ -12,17 +15,20 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 F = TypeVar("F", bound=Callable[..., None])
+Flags = Mapping[str, tuple[Any, Any]]
+"""Flags that several verbs have: by name, the type and the `typer.Option`."""
 PANEL = "Settings: flag = line of the YAML file = Python argument"
 
 
-def with_settings(model: type[BaseModel]) -> Callable[[F], F]:
+def with_settings(model: type[BaseModel], shared: Flags | None = None) -> Callable[[F], F]:
     """Give a verb a flag for every field of `model`; those that are not used arrive as `None`.
 
     Args:
         model: the settings; name, type, description and default of each field make its flag.
+        shared: more flags, which come first in the help.
 
     Returns:
-        A decorator for a function that takes them as `**settings`.
+        A decorator for a function that takes all of them as `**settings`.
     """
 
     def decorate(function: F) -> F:
@@ -30,8 +36,9 @@ def with_settings(model: type[BaseModel]) -> Callable[[F], F]:
         own = [p for p in known.parameters.values() if p.kind is not inspect.Parameter.VAR_KEYWORD]
         named = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own if p.default is not p.empty]
         first = [p for p in own if p.default is p.empty]
+        flags = [_keyword(name, *flag) for name, flag in (shared or {}).items()]
         added = [_parameter(name, field) for name, field in model.model_fields.items()]
-        signature = inspect.Signature([*first, *named, *added], return_annotation=None)
+        signature = inspect.Signature([*first, *flags, *named, *added], return_annotation=None)
         function.__signature__ = signature  # type: ignore[attr-defined]
         function.__annotations__ = {p.name: p.annotation for p in signature.parameters.values()} | {"return": None}
         return function
@@ -52,7 +59,10 @@ def _parameter(name: str, field: FieldInfo) -> inspect.Parameter:
         rich_help_panel=PANEL,
         metavar="NAME=VALUE" if pairs else None,
     )
-    annotation = list[str] | None if pairs else kind | None
+    return _keyword(name, list[str] | None if pairs else kind | None, option)
+
+
+def _keyword(name: str, annotation: Any, option: Any) -> inspect.Parameter:
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=option, annotation=annotation)
 
 

@@ -11,23 +11,12 @@ import typer
 from softprompt.cli.opening import AS_JSON, DEFAULT_BACKBONE, DEVICE, DTYPE
 from softprompt.cli.output import print_json
 from softprompt.cli.settings import with_settings
-from softprompt.cli.sweep_task import (
-    CONFIG,
-    LABEL,
-    MAX_TOKENS,
-    SCORING,
-    SHOTS,
-    SOURCE,
-    TEMPLATE,
-    TEXT,
-    WORDS,
-    open_task,
-)
+from softprompt.cli.task_flags import CONFIG, SOURCE, TASK, open_task, told_apart
 from softprompt.progress import say
 from softprompt.training.config import TrainConfig
 
 
-@with_settings(TrainConfig)
+@with_settings(TrainConfig, TASK)
 def study(
     kind: str = typer.Argument(help="What varies: length, init, placement, size, seeds or rate."),
     source: str = SOURCE,
@@ -37,13 +26,6 @@ def study(
     rows: int = typer.Option(1000, min=1, help="How many of them at most."),
     plan: bool = typer.Option(False, "--plan", help="Only say which trainings it takes."),
     folder: Path | None = typer.Option(None, help="Where the study lives. Default: under the home."),
-    text: list[str] | None = TEXT,
-    label: str | None = LABEL,
-    template: str | None = TEMPLATE,
-    words: list[str] | None = WORDS,
-    scoring: str = SCORING,
-    shots: int | None = SHOTS,
-    max_tokens: int | None = MAX_TOKENS,
     backbone: list[str] = typer.Option(
         [DEFAULT_BACKBONE], help="A packaged name, hub id, folder or .gguf file; repeat for a line or a size each."
     ),
@@ -51,17 +33,15 @@ def study(
     dtype: str | None = DTYPE,
     config: Path | None = CONFIG,
     as_json: bool = AS_JSON,
-    **settings: Any,
+    **given: Any,
 ) -> None:
     """Train one setting at several values and seeds, and draw the result with its intervals; the same command goes on.
 
     Example: softprompt study length reviews.csv --values 1,5,20,100 --seeds 0,1,2
     """
+    named, settings = told_apart(given)
     fixed = TrainConfig.read(config, **settings)
-    task = open_task(
-        source, words, text=text or None, label=label, template=template, scoring=scoring, shots=shots,
-        max_tokens=max_tokens,
-    )  # fmt: skip
+    task = open_task(source, named)
     from softprompt.backbones.backbone import load_backbone
     from softprompt.experiments.study import Study
     from softprompt.experiments.sweep_space import values_of

@@ -10,18 +10,7 @@ import typer
 from softprompt.cli.opening import AS_JSON, DEFAULT_BACKBONE, DEVICE, DTYPE, open_prompt
 from softprompt.cli.output import print_json
 from softprompt.cli.settings import with_settings
-from softprompt.cli.sweep_task import (
-    CONFIG,
-    LABEL,
-    MAX_TOKENS,
-    SCORING,
-    SHOTS,
-    SOURCE,
-    TEMPLATE,
-    TEXT,
-    WORDS,
-    open_task,
-)
+from softprompt.cli.task_flags import CONFIG, SOURCE, TASK, open_task, told_apart
 from softprompt.progress import say
 from softprompt.training.config import TrainConfig
 
@@ -33,31 +22,25 @@ SEARCH = typer.Option(
 )
 
 
-@with_settings(TrainConfig)
+@with_settings(TrainConfig, TASK)
 def sweep(
     source: str = SOURCE,
     search: list[str] | None = SEARCH,
     space: Path | None = typer.Option(None, help="YAML file of settings that vary; --search comes on top."),
     trials: int = typer.Option(20, min=1, help="Trials in all, those of earlier and other processes counted."),
     folder: Path | None = typer.Option(None, help="Where the sweep lives. Default: under the home."),
-    text: list[str] | None = TEXT,
-    label: str | None = LABEL,
-    template: str | None = TEMPLATE,
-    words: list[str] | None = WORDS,
-    scoring: str = SCORING,
-    shots: int | None = SHOTS,
-    max_tokens: int | None = MAX_TOKENS,
     backbone: str = typer.Option(DEFAULT_BACKBONE, help="A packaged name, hub id, folder or .gguf file."),
     device: str | None = DEVICE,
     dtype: str | None = DTYPE,
     config: Path | None = CONFIG,
     as_json: bool = AS_JSON,
-    **settings: Any,
+    **given: Any,
 ) -> None:
     """Search for settings with a low validation loss; the same command goes on, and may run several times at once.
 
     Example: softprompt sweep reviews.csv --search learning_rate=log:0.003:0.1 --search init=text,labels --trials 20
     """
+    asked, settings = told_apart(given)
     fixed = TrainConfig.read(config, **settings)
     from softprompt.experiments.sweep import require_optuna
     from softprompt.experiments.sweep import sweep as find
@@ -66,10 +49,7 @@ def sweep(
     require_optuna()
     varying = Space.of(space, search or ())
     start = open_prompt(fixed.init_prompt).prompt if fixed.init_prompt else None
-    task = open_task(
-        source, words, text=text or None, label=label, template=template, scoring=scoring, shots=shots,
-        seed=fixed.seed, max_tokens=max_tokens,
-    )  # fmt: skip
+    task = open_task(source, asked, seed=fixed.seed)
     from softprompt.backbones.backbone import load_backbone
 
     frozen = load_backbone(backbone, device=device, dtype=dtype)

@@ -11,6 +11,7 @@ import typer
 from softprompt.cli.opening import AS_JSON, DEFAULT_BACKBONE, DEVICE, DTYPE, check_output, open_prompt
 from softprompt.cli.output import print_json, size_of
 from softprompt.cli.settings import with_settings
+from softprompt.cli.task_flags import SOURCE, TASK, open_task, told_apart
 from softprompt.errors import ConfigError
 from softprompt.progress import say, speaks
 from softprompt.training.config import TrainConfig
@@ -25,19 +26,12 @@ if TYPE_CHECKING:
     from softprompt.training.train import TrainResult
 
 
-@with_settings(TrainConfig)
+@with_settings(TrainConfig, TASK)
 def train(
-    source: str = typer.Argument(help="A packaged data set, a file, a folder with split files, or a hub id."),
-    text: list[str] | None = typer.Option(None, help="Text column; repeat for several. Default: guessed."),
-    label: str | None = typer.Option(None, help="Label column. Default: guessed."),
+    source: str = SOURCE,
     kind: str | None = typer.Option(None, help=KIND),
-    template: str | None = typer.Option(None, help="Pattern of a row, as '{bos}{soft}Text: {text} Label:'."),
-    words: list[str] | None = typer.Option(None, metavar="LABEL=WORD", help="Words for a label; repeat."),
-    scoring: str = typer.Option("trie", help="How label words are scored: trie or full."),
     bounds: str | None = typer.Option(None, metavar="LOW,HIGH", help="Regression: what numbers lie between."),
     max_new_tokens: int | None = typer.Option(None, help="Text: tokens of an answer at most."),
-    shots: int | None = typer.Option(None, help="Train on this many texts of each label."),
-    max_tokens: int | None = typer.Option(None, help="Longest row in tokens. Default: the backbone's."),
     backbone: str = typer.Option(DEFAULT_BACKBONE, help="A packaged name, hub id, folder or .gguf file."),
     device: str | None = DEVICE,
     dtype: str | None = DTYPE,
@@ -51,23 +45,17 @@ def train(
     run: Path | None = typer.Option(None, help="Folder for measurements and checkpoints. Default: under the home."),
     resume: bool = typer.Option(False, "--resume", help="Go on from the run's last checkpoint."),
     as_json: bool = AS_JSON,
-    **settings: Any,
+    **given: Any,
 ) -> None:
     """Teach a frozen backbone a task: learn a soft prompt, and say honestly how good it is.
 
     Example: softprompt train reviews.csv --text review --label sentiment --save sentiment
     """
+    named, settings = told_apart(given)
     chosen = _settings(config, recipe, settings)
     start = _start(chosen)
     _check_places(save, out, chosen.ensemble)
-    from softprompt.tasks.load import load_task
-
-    task = load_task(
-        source, kind=kind, text=text or None, label=label, template=template, words=pairs("words", words),
-        scoring=scoring, bounds=_bounds(bounds), max_new_tokens=max_new_tokens, shots=shots,  # type: ignore[arg-type]
-        seed=chosen.seed, max_tokens=max_tokens,
-    )  # fmt: skip
-    say(task.describe())
+    task = open_task(source, named, kind=kind, bounds=_bounds(bounds), max_new_tokens=max_new_tokens, seed=chosen.seed)
     from softprompt.backbones.backbone import load_backbone
     from softprompt.training.train import train as learn
 
@@ -81,24 +69,6 @@ def train(
         raise
     if speaks():
         _show(result, _keep(result, save, out), as_json=as_json)
-
-
-def pairs(option: str, given: list[str] | None) -> dict[str, str]:
-    """Read `name=value` as often as it was given.
-
-    Raises:
-        ConfigError: one of them has no `=`, or no name in front of it.
-
-    >>> pairs("words", ["pos=good", "neg=not good"])
-    {'pos': 'good', 'neg': 'not good'}
-    """
-    found = {}
-    for pair in given or ():
-        name, sign, value = pair.partition("=")
-        if not sign or not name.strip():
-            raise ConfigError(f"--{option} is `{pair}`; write it as name=value")
-        found[name.strip()] = value
-    return found
 
 
 def _bounds(text: str | None) -> tuple[float, float] | None:

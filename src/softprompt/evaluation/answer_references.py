@@ -8,10 +8,19 @@ from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
-from softprompt.errors import MissingExtraError, TemplateError, UnsupportedBackboneError
+from softprompt.errors import TemplateError, UnsupportedBackboneError
 from softprompt.evaluation.answer_evaluation import AnswerEvaluation
 from softprompt.evaluation.probe import Labelled, fit_probe
-from softprompt.evaluation.references import HARD_TEXT, LINEAR_PROBE, RIDGE_PROBE, ZERO_SHOT, Features, Reference, Rows
+from softprompt.evaluation.references import (
+    HARD_TEXT,
+    LINEAR_PROBE,
+    RIDGE_PROBE,
+    ZERO_SHOT,
+    Features,
+    Reference,
+    Rows,
+    best_features,
+)
 from softprompt.evaluation.ridge import fit_ridge
 from softprompt.tasks.task import Example, Label
 
@@ -140,24 +149,12 @@ def _best(
     kind: str, title: str, error: str, rows: Rows, features: Iterable[tuple[str, Features]], fit: _Fit
 ) -> Reference:
     """Fit on each kind of features, and keep the answers of the one that does best where its penalty was chosen."""
-    started = time.perf_counter()
-    best: tuple[float, str, list[Label]] | None = None
-    said = []
-    for name, describe in features:
-        try:
-            parts = _described(rows, describe)
-        except MissingExtraError as missing:
-            said.append(f"not run on {name}: {missing}")
-            continue
-        loss, answers = fit(*parts)
-        said.append(f"{name} {loss:.3f}")
-        if best is None or loss < best[0]:
-            best = (loss, name, answers)
-    seconds = time.perf_counter() - started
-    if best is None:
-        return Reference(title, None, seconds, "; ".join(said) or "no features were given")
-    judged = AnswerEvaluation.of(kind, rows.test, best[2], overlap=rows.overlap, seconds=seconds)
-    return Reference(title, judged, seconds, f"on {best[1]}; {error} where its penalty was chosen: {'; '.join(said)}")
+
+    def judged(describe: Features) -> tuple[float, str, AnswerEvaluation]:
+        loss, answers = fit(*_described(rows, describe))
+        return loss, "", AnswerEvaluation.of(kind, rows.test, answers, overlap=rows.overlap)
+
+    return best_features(title, error, features, judged)
 
 
 def _described(rows: Rows, describe: Features) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

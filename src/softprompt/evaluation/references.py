@@ -105,27 +105,49 @@ def majority(rows: Rows) -> Score:
 
 def linear_probe(rows: Rows, features: Iterable[tuple[str, Features]], *, seed: int = 0) -> Reference:
     """Fit logistic regression on each kind of features and report the one with the lower validation log loss."""
-    started = time.perf_counter()
-    best: tuple[float, str, Evaluation] | None = None
-    said = []
-    for name, describe in features:
-        try:
-            train, validation, test = rows.labelled(describe)
-        except MissingExtraError as error:
-            said.append(f"not run on {name}: {error}")
-            continue
+
+    def fit(describe: Features) -> tuple[float, str, Evaluation]:
+        train, validation, test = rows.labelled(describe)
         probe, loss = fit_probe(train, validation, len(rows.labels), seed=seed)
         gold = gold_indices(rows.test, rows.labels)
         evaluation = Evaluation(rows.labels, gold, probe.log_probabilities(test), overlap=rows.overlap)
         unfinished = "" if probe.converged else ", solver stopped before it converged"
-        said.append(f"{name} {loss:.3f} (C={probe.strength:g}{unfinished})")
+        return loss, f" (C={probe.strength:g}{unfinished})", evaluation
+
+    return best_features(LINEAR_PROBE, "log loss", features, fit)
+
+
+def best_features(
+    title: str,
+    error: str,
+    features: Iterable[tuple[str, Features]],
+    fit: Callable[[Features], tuple[float, str, Judged]],
+) -> Reference:
+    """Fit on each kind of features, and report the one that does best where its penalty was chosen.
+
+    Args:
+        title: what the reference is called.
+        error: what is lowest for the best.
+        features: by name; those that need an extra that is not installed are said to be left out.
+        fit: gives the error, what else there is to say of the fit, and its answers on the test rows.
+    """
+    started = time.perf_counter()
+    best: tuple[float, str, Judged] | None = None
+    said = []
+    for name, describe in features:
+        try:
+            loss, more, judged = fit(describe)
+        except MissingExtraError as missing:
+            said.append(f"not run on {name}: {missing}")
+            continue
+        said.append(f"{name} {loss:.3f}{more}")
         if best is None or loss < best[0]:
-            best = (loss, name, evaluation)
+            best = (loss, name, judged)
     seconds = time.perf_counter() - started
     if best is None:
-        return Reference(LINEAR_PROBE, None, seconds, "; ".join(said) or "no features were given")
-    note = f"on {best[1]}; log loss where its penalty was chosen: {'; '.join(said)}"
-    return Reference(LINEAR_PROBE, replace(best[2], seconds=seconds), seconds, note)
+        return Reference(title, None, seconds, "; ".join(said) or "no features were given")
+    note = f"on {best[1]}; {error} where its penalty was chosen: {'; '.join(said)}"
+    return Reference(title, replace(best[2], seconds=seconds), seconds, note)
 
 
 def pool_references(folds: Sequence[Sequence[Reference]]) -> tuple[Reference, ...]:

@@ -27,6 +27,7 @@ WIDTHS = {"F32": 4, "BF16": 2, "F16": 2}
 
 _ORDER = list(WIDTHS)
 _PREFIX = 8
+_MOST_SAID = 1200
 _AGAIN = "the file is damaged; save or fetch it again"
 
 
@@ -48,8 +49,17 @@ class Header(NamedTuple):
 
 
 def refused(name: str, reason: str) -> PromptFileError:
-    """Build the one error of a prompt called `name` that cannot be used."""
-    return PromptFileError(f"`{name}` cannot be used as a prompt: {reason}")
+    """Build the one error of a prompt called `name` that cannot be used; what a file says is quoted on one line."""
+    return PromptFileError(f"`{_quoted(name)}` cannot be used as a prompt: {_quoted(reason)}")
+
+
+def _quoted(text: str) -> str:
+    """A text of someone else's, as it may stand in a message: no control characters, and no more than a screen."""
+    if len(text) > _MOST_SAID:
+        text = f"{text[: _MOST_SAID // 2]} ... {text[-_MOST_SAID // 2 :]}"
+    return "".join(
+        letter if letter.isprintable() else letter.encode("unicode_escape").decode("ascii") for letter in text
+    )
 
 
 def write_header(tensors: Mapping[str, tuple[str, tuple[int, ...]]], manifest: str) -> tuple[bytes, list[str]]:

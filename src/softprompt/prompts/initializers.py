@@ -14,6 +14,7 @@ from torch import Generator, Tensor
 
 from softprompt.backbones.backbone import Backbone
 from softprompt.errors import ConfigError, IncompatiblePromptError
+from softprompt.prompts.manifest import WRITTEN_FEATURES
 from softprompt.prompts.soft_prompt import SoftPrompt
 from softprompt.shapes import Float
 
@@ -93,11 +94,14 @@ def from_labels(backbone: Backbone, length: int, words: Sequence[str], generator
 def from_prompt(backbone: Backbone, length: int, prompt: SoftPrompt, *, allow_other_weights: bool = False) -> Initial:
     """Take the rows of another prompt: cut at P, or repeated from its start until P rows are full.
 
+    How its rows were written and its answers read does not matter: that comes from the task at hand.
+
     Raises:
-        IncompatiblePromptError: it was trained on another backbone, or has no input rows.
+        IncompatiblePromptError: it was trained on another backbone, or has no input rows, or learned rows too.
     """
     _check_length(length)
-    prompt.check(backbone.fingerprint, allow_other_weights=allow_other_weights, features={"encoder"})
+    features = WRITTEN_FEATURES | {"encoder"}
+    prompt.check(backbone.fingerprint, allow_other_weights=allow_other_weights, features=features)
     site = next((site for site in ("input", "encoder.input") if site in prompt.tensors), None)
     if site is None:
         raise IncompatiblePromptError(f"the prompt holds {', '.join(prompt.tensors)} and no input rows to start from")

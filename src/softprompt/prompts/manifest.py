@@ -8,10 +8,11 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError
 from pydantic_core import ErrorDetails
 
+from softprompt.errors import TemplateError
 from softprompt.prompts.canonical import JSON, canonical, parse
 from softprompt.prompts.header import Header, refused
 from softprompt.prompts.sites import FEATURES, check_together, features_of
-from softprompt.tasks.template import TOKENISATION
+from softprompt.tasks.template import SLOT_FEATURES, TOKENISATION, slots_required
 
 FORMAT = 1
 MAX_MANIFEST = 512 * 2**10
@@ -134,7 +135,7 @@ AnyTemplateJson = Annotated[
     Annotated[TemplateJson, Tag("pattern")] | Annotated[ChatTemplateJson, Tag("chat")], Discriminator(_written)
 ]
 ReadoutJson = Annotated[LabelWordsJson | YesNoJson | ScalarJson | TextJson | TokenTagsJson, Field(discriminator="kind")]
-READOUT_FEATURES = frozenset({"chat", "scalar", "text", "token-tags", "yes-no"})
+WRITTEN_FEATURES = SLOT_FEATURES | {"chat", "scalar", "text", "token-tags", "yes-no"}
 """Features of templates and readouts that came after label words; a file with such a one requires it by name."""
 
 
@@ -166,8 +167,13 @@ class Manifest(BaseModel):
     @property
     def features(self) -> frozenset[str]:
         """The features that template and readout call for, as their tensors do for theirs."""
-        written = {"chat"} if isinstance(self.template, ChatTemplateJson) else set[str]()
-        return frozenset({*written, self.readout.kind} & READOUT_FEATURES)
+        written = frozenset({"chat"})
+        if isinstance(self.template, TemplateJson):
+            try:
+                written = slots_required(self.template.pattern)
+            except TemplateError:  # said where the template is made
+                written = frozenset()
+        return WRITTEN_FEATURES & {*written, self.readout.kind}
 
     @property
     def extra(self) -> dict[str, JSON]:
@@ -215,7 +221,7 @@ def write_manifest(manifest: Manifest, name: str) -> str:
 
 def check_features(required: Sequence[str], sites: Sequence[str] | dict[str, Any]) -> str | None:
     """Return why these features cannot be met or do not cover the tensors at `sites`, or None."""
-    unknown = sorted(set(required) - FEATURES - READOUT_FEATURES)
+    unknown = sorted(set(required) - FEATURES - WRITTEN_FEATURES)
     if unknown:
         names = ", ".join(f"`{feature}`" for feature in unknown)
         return f"it requires {names}, which this version of softprompt does not know; use a newer one"

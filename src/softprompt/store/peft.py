@@ -8,12 +8,7 @@ fold, in order, into PEFT's rows [S, D]; nothing is lost. What stands behind a f
 from __future__ import annotations
 
 import json
-import os
 import re
-import secrets
-import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -22,11 +17,12 @@ from torch import Tensor
 
 from softprompt.backbones.backbone import Backbone
 from softprompt.durable import write_bytes
-from softprompt.errors import ConfigError, IncompatiblePromptError, StorageError, TemplateError
+from softprompt.errors import ConfigError, IncompatiblePromptError, TemplateError, UnsupportedBackboneError
 from softprompt.prompts.canonical import JSON
 from softprompt.prompts.header import refused
 from softprompt.prompts.soft_prompt import SoftPrompt
 from softprompt.shapes import Float, Int
+from softprompt.store.new_folder import appearing
 from softprompt.store.peft_folder import CONFIG, KEY, WEIGHTS, PeftFolder, read_peft_folder
 from softprompt.store.peft_readme import readme
 from softprompt.tasks.chat import ChatTemplate
@@ -56,11 +52,13 @@ def export_peft(prompt: SoftPrompt, backbone: Backbone, folder: Path) -> None:
         folder: a folder that does not exist yet, or is empty; it appears whole or not at all.
 
     Raises:
+        UnsupportedBackboneError: the backbone is no decoder.
         IncompatiblePromptError: the prompt says something that PEFT's folder cannot; or another backbone.
         TemplateError: the template has no slot for the prompt's virtual tokens.
         ConfigError: there is something in the folder.
         StorageError: the disk is full, or the folder may not be written.
     """
+    _require_decoder(backbone)
     _require_foldable(prompt)
     prompt.check(backbone.fingerprint, name=backbone.name, features=_FEATURES)
     rows = fold(prompt, backbone)
@@ -70,7 +68,7 @@ def export_peft(prompt: SoftPrompt, backbone: Backbone, folder: Path) -> None:
         PROMPT: prompt.to_bytes(),
         "README.md": readme(prompt, len(rows)).encode(),
     }
-    with _appearing(folder) as hidden:
+    with appearing(folder) as hidden:
         for name, data in files.items():
             write_bytes(hidden / name, data)
 
@@ -90,6 +88,7 @@ def import_peft(
         readout: for a folder that PEFT wrote: the label words.
 
     Raises:
+        UnsupportedBackboneError: the backbone is no decoder.
         ConfigError: the template or the readout is missing, or given where the folder has its own.
         IncompatiblePromptError: rows of another size than the backbone's embeddings, or another backbone.
         PromptFileError: a file is missing, damaged or not finite; no prompt tuning of a causal language model; or
@@ -97,6 +96,7 @@ def import_peft(
         StorageError: a file may not be read.
         TemplateError: the template does not begin with its only `{soft}`.
     """
+    _require_decoder(backbone)
     found = read_peft_folder(folder)
     if found.rows.shape[1] != backbone.embedding_size:
         raise IncompatiblePromptError(
@@ -126,9 +126,18 @@ def _shared_ids(prompt: SoftPrompt, backbone: Backbone) -> Int[Tensor, " S"]:
     return torch.tensor(prompt.template.tokenize(backbone.tokenizer, prompt.length).prefix)
 
 
-_FEATURES = frozenset({"text"})
+_FEATURES = frozenset({"mask", "sep", "text"})
 """What a folder of PEFT's can carry beyond rows at the input and label words."""
 _EXPORTABLE = "train one that it can carry: softprompt train ... --exportable"
+
+
+def _require_decoder(backbone: Backbone) -> None:
+    """Refuse a backbone that is no causal language model, which is what a folder of PEFT's prompt tuning says it is."""
+    if backbone.kind != "decoder":
+        raise UnsupportedBackboneError(
+            f"PEFT's folder is for the input of a decoder, and `{backbone.name}` ({backbone.family.title}, "
+            f"{backbone.kind}) is none; keep the prompt's own file"
+        )
 
 
 def _require_foldable(prompt: SoftPrompt) -> None:
@@ -140,7 +149,8 @@ def _require_foldable(prompt: SoftPrompt) -> None:
         )
     others = [site for site in prompt.tensors if site != "input"]
     if others:
-        kept = "keys and values in every layer" if others[0].startswith("layers.") else f"tensors at `{others[0]}`"
+        layered = others[0].startswith("layers.")
+        kept = "keys and values in every layer" if layered else "rows for the encoder of an encoder-decoder"
         raise IncompatiblePromptError(
             f"the prompt cannot go to PEFT: it has {kept} (`{others[0]}`), and what is written here is PEFT's prompt "
             f"tuning, which has rows at the input only; {_EXPORTABLE}"
@@ -237,25 +247,3 @@ def _foreign(
     return SoftPrompt(
         {"input": found.rows}, template, readout, backbone.fingerprint, provenance={"imported from PEFT": origin}
     )
-
-
-@contextmanager
-def _appearing(folder: Path) -> Iterator[Path]:
-    """Give a hidden folder to fill, which becomes `folder` when the block ends well."""
-    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
-        raise ConfigError(f"`{folder}` is there already; give a folder that is new or empty")
-    hidden = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.part")
-    try:
-        hidden.mkdir(parents=True)
-        yield hidden
-        if folder.exists():
-            folder.rmdir()
-        os.replace(hidden, folder)
-    except StorageError:
-        raise
-    except OSError as error:
-        raise StorageError(
-            f"cannot write `{folder}`: {error.strerror or error}; nothing was left half-written"
-        ) from error
-    finally:
-        shutil.rmtree(hidden, ignore_errors=True)

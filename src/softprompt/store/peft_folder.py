@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load
 from torch import Tensor
@@ -14,8 +13,8 @@ from torch import Tensor
 from softprompt.errors import PromptFileError, StorageError
 from softprompt.prompts.canonical import JSON, parse
 from softprompt.prompts.header import MAX_FILE, refused
-from softprompt.prompts.sites import check_site
 from softprompt.shapes import Float
+from softprompt.store.rows import checked_rows
 
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
@@ -95,19 +94,7 @@ def _read_rows(folder: Path) -> Tensor:
     if set(tensors) != {KEY}:
         names = ", ".join(f"`{key}`" for key in sorted(tensors)[:3]) or "nothing"
         raise refused(folder.name, f"its `{WEIGHTS}` must hold `{KEY}` alone and holds {names}; save it again")
-    return _checked(tensors[KEY], folder.name)
-
-
-def _checked(rows: Tensor, name: str) -> Tensor:
-    if rows.dtype not in (torch.float32, torch.bfloat16, torch.float16):
-        raise refused(name, f"its rows are {rows.dtype}; a prompt has float32, bfloat16 or float16")
-    reason = check_site("input", rows.shape)
-    if reason:
-        raise refused(name, reason)
-    bad = int((~torch.isfinite(rows)).sum())
-    if bad:
-        raise refused(name, f"{bad} of the {rows.numel()} numbers of `{KEY}` are NaN or infinite; train it again")
-    return rows.float()
+    return checked_rows(tensors[KEY], folder.name, KEY)
 
 
 def _no_weights(folder: Path) -> str:

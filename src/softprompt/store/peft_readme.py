@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from softprompt.prompts.soft_prompt import SoftPrompt
 from softprompt.tasks.free_text import Text
 from softprompt.tasks.readout import LabelWords
-from softprompt.tasks.template import Bos, Field, Literal, Piece
+from softprompt.tasks.template import TOKENS_OF_SLOTS, Bos, Field, Literal, Mask, Piece, Sep
 
 _TEXT = """# A soft prompt in PEFT's format
 
@@ -93,8 +93,9 @@ def _row_pieces(prompt: SoftPrompt) -> Iterator[Piece]:
 
 def _step(piece: Piece) -> str:
     """One line of Python that gives a piece's token ids."""
-    if isinstance(piece, Bos):
-        return "[] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]"
+    if isinstance(piece, Bos | Sep | Mask):
+        names = ", ".join(f"tokenizer.{name}" for name in TOKENS_OF_SLOTS[type(piece)])
+        return f"[index for index in ({names},) if index is not None][:1]"
     assert isinstance(piece, Literal | Field), "a soft slot behind the first field was refused before"
     text = repr(piece.text) if isinstance(piece, Literal) else f"row[{piece.name!r}]"
     lead = f"{piece.lead!r} + " if isinstance(piece, Field) and piece.lead else ""

@@ -16,7 +16,7 @@ from softprompt.tasks.readers import choices, conversations, tagged, texts
 from softprompt.tasks.readers.reading import Asked, Kind, train_table
 from softprompt.tasks.readout import Readout
 from softprompt.tasks.sources.table import RawData, Table
-from softprompt.tasks.template import Template
+from softprompt.tasks.template import Template, slots_required
 
 KINDS: Registry[Kind] = Registry(
     "kind of task",
@@ -73,12 +73,12 @@ def kind_of(readout: Readout, template: Template) -> str:
 
 
 def features_of(readout: Readout, template: Template) -> frozenset[str]:
-    """Return the features that a prompt file with these requires: none for label words and a pattern, which all read.
+    """Return the features that a prompt file with these requires: none for label words and a pattern of plain slots.
 
     >>> sorted(features_of(Text(64), ChatTemplate()))
     ['chat', 'text']
     """
-    written = {"chat"} if isinstance(template, ChatTemplate) else set()
+    written = {"chat"} if isinstance(template, ChatTemplate) else slots_required(template.pattern)
     return frozenset(written if readout.kind == "label-words" else {*written, readout.kind})
 
 

@@ -66,12 +66,16 @@ class Soft(NamedTuple):
 Piece = Literal | Field | Bos | Sep | Mask | Soft
 
 _SLOTS: Mapping[str, Piece] = {"bos": Bos(), "sep": Sep(), "mask": Mask(), "soft": Soft()}
-# The token of a slot is the first of these that the tokenizer has.
-_TOKENS: Mapping[type[Piece], tuple[str, ...]] = {
+TOKENS_OF_SLOTS: Mapping[type[Piece], tuple[str, ...]] = {
     Bos: ("bos_token_id", "cls_token_id"),
     Sep: ("sep_token_id", "eos_token_id"),
     Mask: ("mask_token_id",),
 }
+"""The token of a slot is the first of these that the tokenizer has."""
+
+
+SLOT_FEATURES = frozenset({"mask", "sep"})
+"""Slots that were columns before they were slots: a prompt file whose pattern has them requires them by name."""
 
 
 class TokenRow(NamedTuple):
@@ -210,6 +214,18 @@ class Template:
         return cls(data["pattern"], data.get("max_tokens"))
 
 
+def slots_required(pattern: str) -> frozenset[str]:
+    """Return which of `SLOT_FEATURES` a pattern uses.
+
+    Raises:
+        TemplateError: the braces do not pair.
+
+    >>> sorted(slots_required("{bos}{soft}{text} {mask}{sep}"))
+    ['mask', 'sep']
+    """
+    return SLOT_FEATURES & {value for kind, value in _scan(pattern) if kind == "slot"}
+
+
 class TokenizedTemplate:
     """A template in the tokens of one backbone.
 
@@ -302,7 +318,7 @@ class TokenizedTemplate:
 
     def _token(self, piece: Bos | Sep | Mask) -> list[int]:
         """The token of a slot, or nothing; only a mask cannot be done without."""
-        found = (getattr(self._tokenizer, name, None) for name in _TOKENS[type(piece)])
+        found = (getattr(self._tokenizer, name, None) for name in TOKENS_OF_SLOTS[type(piece)])
         ids = [index for index in found if index is not None][:1]
         if not ids and isinstance(piece, Mask):
             raise TemplateError(
