@@ -62,7 +62,7 @@ def test_a_row_is_read_where_its_mask_stands(bert, pattern, deep, column):
     some = prompt(bert, 3, pattern=pattern, deep=deep)
     model, bound = PromptedModel(bert), BoundPrompt.of(bert, some)
     row = model.encode({"text": "film"}, bound)
-    batch, (place,) = model._batch([row], [bound], False)
+    batch, (place,) = model._batching.batch([row], [bound], False)
     assert place.read == (column,)
     assert batch.ids[0][column] == bert.special.mask
 
@@ -70,7 +70,7 @@ def test_a_row_is_read_where_its_mask_stands(bert, pattern, deep, column):
 def test_a_pooled_row_is_the_mean_of_all_but_the_soft_tokens(minilm):
     model, bound = PromptedModel(minilm), make(minilm, pattern=PATTERNS["interleaved"], **head(minilm))
     row = model.encode({"text": "a film"}, bound)
-    batch, (place,) = model._batch([row], [bound], False)
+    batch, (place,) = model._batching.batch([row], [bound], False)
     assert [batch.ids[0][column] < 0 for column in range(len(batch.ids[0]))].count(True) == 3
     hidden = run_rows(minilm, batch).hidden
     wanted = torch.stack([hidden[0, c] for c, token in enumerate(batch.ids[0]) if token >= 0]).mean(0)
@@ -203,7 +203,7 @@ def test_rows_of_an_encoder_decoder_are_refused_elsewhere(bert):
 
 def test_a_file_of_an_encoder_decoder_says_that_it_needs_the_encoder(t5):
     some = prompt(t5, 3)
-    assert some.requires == ("encoder",)
+    assert some.requires == ("encoder", "sep")  # and the slot that closes its rows
     again = SoftPrompt.from_bytes(some.to_bytes())
     first, second = (PromptedModel(t5).score(rows(2), each) for each in (some, again))
     assert [a.probabilities for a in first] == [a.probabilities for a in second]

@@ -5,7 +5,8 @@ import torch
 
 from softprompt.modeling import forward
 from softprompt.modeling.layout import Layout, contiguous
-from softprompt.testing import conformance
+from softprompt.modeling.slots import Slots
+from softprompt.testing import conformance, row_conformance
 from softprompt.testing.tiny import tiny_backbone
 
 
@@ -57,3 +58,12 @@ def test_a_hole_before_the_row_is_caught(monkeypatch):
     monkeypatch.setattr("softprompt.modeling.prompted_model.run_rows", right_aligned)
     with pytest.raises(AssertionError, match="differs by"):
         conformance.check_mixed_prompts(tiny_backbone("mistral"))
+
+
+@pytest.mark.parametrize("family", ["mistral", "t5"])
+def test_padding_that_a_flight_takes_for_real_is_caught(monkeypatch, family):
+    mask = Slots.mask
+    monkeypatch.setattr(Slots, "mask", lambda self, device: torch.ones_like(mask(self, device)))
+    check = (conformance if family == "mistral" else row_conformance).check_flight
+    with pytest.raises(AssertionError, match=r"tokens of|likeliest of"):
+        check(tiny_backbone(family))

@@ -1,12 +1,16 @@
 """What the meeting point refuses, reports and remembers; the families have their own suite."""
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
 import torch
 
 from softprompt.errors import ConfigError, IncompatiblePromptError, TemplateError
-from softprompt.modeling.prompted_model import PromptedModel
+from softprompt.modeling import prompted_model
+from softprompt.modeling.flight import Flight
+from softprompt.modeling.prompted_model import PromptedModel, answer_of
+from softprompt.tasks.free_text import Text
 from softprompt.tasks.readout import LabelWords
 from softprompt.tasks.template import Template
 from softprompt.testing.conformance import prompt, rows
@@ -77,3 +81,39 @@ def test_bare_scoring_uses_no_virtual_tokens():
     assert scores.log_probabilities.shape == (3, 2)
     assert scores.hidden.shape == (3, BACKBONE.embedding_size)
     assert torch.allclose(scores.log_probabilities.exp().sum(1), torch.ones(3))
+
+
+def test_each_row_is_written_with_its_own_prompt():
+    texts = replace(prompt(BACKBONE, 2), readout=Text(3))
+    with pytest.raises(ConfigError, match="3 rows and 2 prompts"):
+        PromptedModel(BACKBONE).write(rows(3), [texts] * 2)
+    assert len(PromptedModel(BACKBONE).write(rows(2), [texts] * 2)) == 2
+
+
+def test_prompts_stay_bound_until_others_are_used(monkeypatch):
+    monkeypatch.setattr(prompted_model, "_MOST_BOUND", 2)
+    model = PromptedModel(BACKBONE)
+    first, second, third = (prompt(BACKBONE, 2, seed=seed) for seed in range(3))
+    bound, other = model.bind(first), model.bind(second)
+    assert model.bind(first) is bound
+    model.bind(third)  # the second goes, which was not used since
+    assert model.bind(first) is bound
+    assert model.bind(second) is not other
+
+
+def test_threads_that_bind_one_prompt_get_the_same():
+    model, some = PromptedModel(BACKBONE), prompt(BACKBONE, 2)
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda _: model.bind(some), range(16)))
+    assert {id(each) for each in found} == {id(model.bind(some))}
+
+
+def test_what_is_read_becomes_the_answer_that_scoring_gives():
+    kept = replace(prompt(BACKBONE, 5), temperature=2.5, abstain=0.9)
+    model = PromptedModel(BACKBONE)
+    bound = model.bind(kept)
+    encoded = model.encode(rows(1)[0], bound)
+    (read,) = model.begin([encoded], [bound], [None], Flight(BACKBONE))
+    (scored,) = model.score(rows(1), kept)
+    assert answer_of(kept, rows(1)[0], read, encoded.cut) == answer_of(bound, rows(1)[0], read, encoded.cut) == scored
+    assert scored.abstained

@@ -3,7 +3,7 @@
 Prompt tuning runs many short rows over one prefix. There, the fused kernel's blocks are mostly empty, and repeating
 keys and values for every query head of a group copies the prefix several times. `grouped` multiplies each group's
 queries with its keys and values as they are, which is faster than both of transformers' ways; a batch whose scores
-would take much memory goes to the fused kernel.
+would take much memory goes to the fused kernel, and so does a token behind columns that have room behind them.
 """
 
 from __future__ import annotations
@@ -78,7 +78,8 @@ def grouped_attention(
     """
     B, heads, T, K = query.shape
     H, columns = key.shape[1], key.shape[2]
-    if attention_mask is None or B * heads * T * columns > _MOST_SCORES:
+    roomy = key.stride(1) > columns * K  # a cache that grows in place, which a plain product would copy in bf16
+    if attention_mask is None or roomy or B * heads * T * columns > _MOST_SCORES:
         return _fused(module, query, key, value, attention_mask, scaling=scaling, dropout=dropout, **settings)
     queries = (query * (K**-0.5 if scaling is None else scaling)).reshape(B, H, -1, K)
     scores = (queries @ key.transpose(-1, -2)).view(B, H, heads // H, T, columns)

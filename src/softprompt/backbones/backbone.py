@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh
 
 from softprompt.backbones.bidirectional import Pooling, key_values_of, pool, run_encoder
-from softprompt.backbones.caches import DecoderPast, KeyValues, cache_of, kept_in
+from softprompt.backbones.caches import DecoderPast, Growing, KeyValues, cache_of, kept_in
 from softprompt.backbones.families import Capability, Family, Kind, Limits, capabilities_of, family_of, limits_of
 from softprompt.backbones.fingerprint import Fingerprint, architecture_digest, tokenizer_digest, weights_digest
 from softprompt.backbones.folder import Parts, read_folder
@@ -25,7 +25,7 @@ from softprompt.backbones.special_tokens import SpecialTokens
 from softprompt.errors import UnsupportedBackboneError
 from softprompt.shapes import Float, Int
 
-__all__ = ["Backbone", "DecoderPast", "KeyValues", "load_backbone"]
+__all__ = ["Backbone", "DecoderPast", "Growing", "KeyValues", "load_backbone"]
 
 _SAMPLED_ROWS = 4_096
 
@@ -153,7 +153,7 @@ class Backbone:
         *,
         mask: Int[Tensor, "B _"],
         positions: Int[Tensor, "B T"],
-        past: KeyValues | None = None,
+        past: KeyValues | Growing | None = None,
         keep: bool = False,
     ) -> tuple[Float[Tensor, "B T Dout"], KeyValues | None]:
         """Run a decoder or an encoder without its head; gradients flow to `embeddings` and `past`.
@@ -167,7 +167,8 @@ class Backbone:
             mask: 1 where a slot is real, [B, S+T]: over `past` and `embeddings`.
             positions: of each of the T slots, from 0.
             past: keys and values of the S slots before, every layer with all S columns; views expanded over B are
-                fine, and none is written to. For an encoder: a deep prompt.
+                fine, and none is written to. For an encoder: a deep prompt. Those that are `Growing` are written
+                behind, so that going on by a token copies nothing else.
             keep: return the keys and values of all S+T slots; decoders only, as an encoder's depend on the whole row.
 
         Returns:
@@ -179,6 +180,7 @@ class Backbone:
         self._check_run(past is not None, keep)
         embeddings = embeddings.to(self.dtype)
         if self.kind == "encoder":
+            assert not isinstance(past, Growing), "an encoder's rows do not go on"
             return run_encoder(self.model, self.limits, embeddings, mask, positions, past), None
         cache = cache_of(past, self.dtype, keep=keep) if past or keep else None
         output = self.model.base_model(
@@ -242,7 +244,8 @@ class Backbone:
             ids: target tokens, or those behind `past`.
             states: of the encoder; views expanded over candidate answers are fine.
             mask: 1 where a state is real.
-            past: what to go on from: a deep prompt, or what an earlier call kept; none is written to.
+            past: what to go on from: a deep prompt, or what an earlier call kept; none is written to, unless
+                `past.own` is `Growing`.
             past_mask: 1 where a slot of `past.own` is real, contiguous on the right; None: all of them.
             keep: return what to go on from. Targets of different lengths must be compacted before.
 

@@ -12,6 +12,20 @@ KeyValues = list[tuple[Tensor, Tensor]]
 """One (keys, values) per layer, each [B, H, S, K]; heads and head size may differ by layer."""
 
 
+class Growing(NamedTuple):
+    """Keys and values with room behind them: what a pass adds is written there, and nothing else is copied.
+
+    Attributes:
+        room: (keys, values) of every layer, [B, H, C, K]; the last of C columns that the pass needs is there.
+        start: the first column that rows attend to.
+        end: the column behind the last of them, where the pass writes.
+    """
+
+    room: KeyValues
+    start: int
+    end: int
+
+
 class DecoderPast(NamedTuple):
     """What the decoder of an encoder-decoder goes on from.
 
@@ -20,11 +34,11 @@ class DecoderPast(NamedTuple):
         cross: keys and values of the encoder's states, [B, H, T, K] a layer; None: made from the states.
     """
 
-    own: KeyValues | None = None
+    own: KeyValues | Growing | None = None
     cross: KeyValues | None = None
 
 
-def cache_of(past: KeyValues | None, dtype: torch.dtype, *, keep: bool = True) -> Any:
+def cache_of(past: KeyValues | Growing | None, dtype: torch.dtype, *, keep: bool = True) -> Any:
     """Build a `DynamicCache` that starts at `past`, for one pass.
 
     It is made without the model's configuration: with it, layers with a sliding window keep W-1 columns only, and a
@@ -32,15 +46,18 @@ def cache_of(past: KeyValues | None, dtype: torch.dtype, *, keep: bool = True) -
     `update` would make of a view expanded over the batch.
 
     Args:
-        past: keys and values to start at; None: nothing.
+        past: keys and values to start at; None: nothing. Those that grow are in the cache's dtype.
         dtype: of the cache.
         keep: whether `kept_in` will be asked for what the pass adds.
     """
     from transformers.cache_utils import DynamicCache
 
-    from softprompt.backbones.replay import ReplayLayer
+    from softprompt.backbones.replay import GrowingLayer, ReplayLayer
 
     cache = DynamicCache()
+    if isinstance(past, Growing):
+        cache.layers.extend(GrowingLayer(room, past.start, past.end) for room in past.room)
+        return cache
     cache.layer_class_to_replicate = partial(ReplayLayer, keep=keep)
     cache.layers.extend(ReplayLayer((k.to(dtype), v.to(dtype)), keep=keep) for k, v in past or ())
     return cache

@@ -1,4 +1,4 @@
-"""A cache whose layers may run twice: what activation checkpointing needs of the past.
+"""Caches' layers: one that may run twice, as activation checkpointing needs it, and one that grows without copying.
 
 This module alone of the room imports transformers as it is loaded; it is loaded when a cache is first built.
 """
@@ -44,6 +44,34 @@ class ReplayLayer(DynamicLayer):  # type: ignore[misc]  # transformers is not fo
     def get_seq_length(self) -> int:
         """Return S, during the pass and after it: T5's layers count their positions from it."""
         return 0 if self._start is None else self._start[0].shape[-2]
+
+
+class GrowingLayer(DynamicLayer):  # type: ignore[misc]
+    """One layer's keys and values with room behind them; a second run of the layer writes the same again.
+
+    Args:
+        room: keys and values, [B, H, C, K].
+        start: the first column that rows attend to.
+        end: the column that the pass writes at.
+    """
+
+    def __init__(self, room: tuple[Tensor, Tensor], start: int, end: int) -> None:
+        super().__init__()
+        self._room, self._start, self._end = room, start, end
+        self.lazy_initialization(*room)
+        self.keys, self.values = (each[:, :, start:end] for each in room)
+
+    def update(self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
+        """Write behind the S slots and return the keys and values of all S+T, which are views."""
+        stop = self._end + key_states.shape[-2]
+        for room, new in zip(self._room, (key_states, value_states), strict=True):
+            room[:, :, self._end : stop] = new
+        self.keys, self.values = (room[:, :, self._start : stop] for room in self._room)
+        return self.keys, self.values
+
+    def get_seq_length(self) -> int:
+        """Return S, during the pass and after it."""
+        return self._end - self._start
 
 
 class ReplayPair(EncoderDecoderCache):  # type: ignore[misc]

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from softprompt.backbones.caches import DecoderPast, cache_of, kept_in
+from softprompt.backbones.caches import DecoderPast, Growing, cache_of, kept_in
 from softprompt.shapes import Float, Int
 
 
@@ -47,6 +47,7 @@ def _past_mask(past: DecoderPast, mask: Tensor | None, ids: Tensor) -> Tensor:
     """The mask over the past's own slots, all of them real unless told otherwise: [B, S]."""
     if mask is not None:
         return mask.to(ids.dtype)
+    assert not isinstance(past.own, Growing), "columns with room are told apart by their mask"
     return ids.new_ones(len(ids), past.own[0][0].shape[2] if past.own else 0)
 
 

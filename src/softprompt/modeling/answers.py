@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from softprompt.modeling.decoding import Written
 from softprompt.modeling.spans import Span, spans_of, write_spans
+from softprompt.modeling.writing import Written
 from softprompt.shapes import Float
 from softprompt.tasks.readout import Readout
 from softprompt.tasks.readout_kinds import Scalar, YesNo

@@ -21,7 +21,9 @@ from softprompt.tasks.readout import Readout
 from softprompt.tasks.tags import TaggedTemplate, TokenTags
 from softprompt.tasks.template import Mask, Template, TokenizedTemplate
 
-FEATURES = frozenset({"chat", "encoder", "key-values", "learned-rows", "scalar", "text", "token-tags", "yes-no"})
+FEATURES = frozenset(
+    {"chat", "encoder", "key-values", "learned-rows", "mask", "scalar", "sep", "text", "token-tags", "yes-no"}
+)
 """What this room computes beyond rows at the input."""
 
 
@@ -33,17 +35,23 @@ class BoundPrompt:
         tensors: the prompt's tensors by site, fp32, on the backbone's device.
         template: the template in this backbone's tokens.
         reading: how answers are read out.
+        readout: what its answers are.
         key: two bound prompts with the same key have the same prefix; `None` while the prompt is in training.
         kind: of the backbone, which decides where a row is read.
         answer_start: what an encoder-decoder's decoder is given before an answer.
+        temperature: log-probabilities are divided by it.
+        abstain: an answer less probable than this is an abstention; `None`: never.
     """
 
     tensors: Mapping[str, Tensor]
     template: TokenizedTemplate
     reading: Reading
+    readout: Readout
     key: str | None = None
     kind: Kind = "decoder"
     answer_start: tuple[int, ...] = ()
+    temperature: float = 1.0
+    abstain: float | None = None
 
     @classmethod
     def make(
@@ -71,7 +79,7 @@ class BoundPrompt:
         if isinstance(readout, TokenTags):
             tokenized = TaggedTemplate(template, backbone.tokenizer, length, readout.column)
         reading = reading_of(backbone, readout, tokenized, own)
-        bound = cls(own, tokenized, reading, key, backbone.kind, backbone.answer_start)
+        bound = cls(own, tokenized, reading, readout, key, backbone.kind, backbone.answer_start)
         bound._check_rows(backbone)
         bound._check_room(backbone, length)
         bound._check_layers(backbone)
@@ -90,7 +98,8 @@ class BoundPrompt:
                 f"the prompt has rows at `input`, and those of `{backbone.name}` (encoder-decoder) are kept at "
                 "`encoder.input`; train it again"
             )
-        return cls.make(backbone, prompt.tensors, prompt.template, prompt.readout, prompt.digest)
+        bound = cls.make(backbone, prompt.tensors, prompt.template, prompt.readout, prompt.digest)
+        return replace(bound, temperature=prompt.temperature, abstain=prompt.abstain)
 
     @property
     def virtual_tokens(self) -> Float[Tensor, "P D"] | None:
@@ -223,3 +232,8 @@ class Prefix:
 
     past: KeyValues | None
     length: int
+
+    @property
+    def bytes(self) -> int:
+        """What the keys and values take."""
+        return sum(keys.nbytes + values.nbytes for keys, values in self.past or ())

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from softprompt.backbones.backbone import Backbone, DecoderPast, KeyValues
+from softprompt.backbones.backbone import Backbone, DecoderPast, Growing, KeyValues
 from softprompt.shapes import Float, Int
 
 
@@ -38,7 +38,7 @@ def decode(
     backbone: Backbone,
     ids: Int[Tensor, "B U"],
     source: Source,
-    past: KeyValues | None,
+    past: KeyValues | Growing | None,
     mask: Int[Tensor, "B S"],
     *,
     keep: bool,
@@ -53,6 +53,7 @@ def decode(
     hidden, kept = backbone.decode(ids, source.states, mask=source.mask, past=before, past_mask=mask, keep=keep)
     if kept is None:
         return hidden, None, source
+    assert not isinstance(kept.own, Growing), "what is kept are tensors of their own"
     return hidden, kept.own, source._replace(cross=kept.cross)
 
 

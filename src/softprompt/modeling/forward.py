@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from softprompt.backbones.backbone import Backbone, KeyValues
+from softprompt.backbones.backbone import Backbone, Growing, KeyValues
 from softprompt.modeling.bound import BoundPrompt, Prefix
 from softprompt.modeling.encoded import Source, decode
 from softprompt.modeling.layout import Layout, compact, contiguous, stack_left
@@ -181,18 +181,6 @@ def compacted(done: Pass) -> Pass:
     return done._replace(past=past, mask=mask)
 
 
-def step(backbone: Backbone, done: Pass, tokens: Int[Tensor, " B"], *, far: bool = False) -> Pass:
-    """Go on from every row of a compacted pass with one token."""
-    ids, mask = tokens[:, None], done.mask
-    whole = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
-    if done.source is not None:
-        hidden, kept, source = decode(backbone, ids, done.source, done.past, mask, keep=True)
-        return Pass(hidden, kept, whole, source)
-    layout = Layout(whole, mask.sum(1, keepdim=True))
-    hidden, kept = run_laid_out(backbone, backbone.embed(ids), layout, done.past, keep=True, far=far)
-    return Pass(hidden, kept, whole)
-
-
 def run_on(
     backbone: Backbone, done: Pass, paths: Sequence[Sequence[int]], *, far: bool = False
 ) -> Float[Tensor, "Q B T D"]:
@@ -247,7 +235,7 @@ def embed_prefix(backbone: Backbone, bound: BoundPrompt) -> Float[Tensor, "1 S D
 
 
 def run_laid_out(
-    backbone: Backbone, embeddings: Tensor, layout: Layout, past: KeyValues | None, *, keep: bool, far: bool
+    backbone: Backbone, embeddings: Tensor, layout: Layout, past: KeyValues | Growing | None, *, keep: bool, far: bool
 ) -> tuple[Tensor, KeyValues | None]:
     """Run the backbone; beyond its `position_switch` a masked last column makes it choose the far rotary factors.
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, TypeVar
+from threading import Lock
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -13,13 +14,16 @@ from torch import Tensor
 from softprompt.backbones.backbone import Backbone
 from softprompt.errors import ConfigError
 from softprompt.modeling.answers import Answer, answer, text_answer
+from softprompt.modeling.batching import Batching, Held
 from softprompt.modeling.bound import FEATURES, BoundPrompt, Prefix
-from softprompt.modeling.decoding import Sampling, Writer, Written
+from softprompt.modeling.flight import Flight
 from softprompt.modeling.forward import Batch, Pass, run_on, run_prefixes, run_rows
 from softprompt.modeling.layout import by_length
+from softprompt.modeling.prefix_cache import PrefixCache
 from softprompt.modeling.reader import words_refused
 from softprompt.modeling.readings import EncodedRow, Gold, Place, States, at_ends
-from softprompt.modeling.text import TextReading
+from softprompt.modeling.sampling import Sampling
+from softprompt.modeling.writing import Writing, Written
 from softprompt.progress import Meter
 from softprompt.prompts.soft_prompt import SoftPrompt
 from softprompt.shapes import Float
@@ -31,11 +35,11 @@ from softprompt.tasks.task import Example
 from softprompt.tasks.template import Template
 
 Row = Mapping[str, str]
-Held = Mapping[tuple[BoundPrompt, bool], Prefix]
-"""Shared prefixes that have been run already, by prompt and side of the backbone's `position_switch`."""
+Read = tuple[Tensor, Tensor]
+"""What is read behind a row: the log-probabilities of its answers, [C], and the state at its end, [D]."""
 
-K = TypeVar("K")
-V = TypeVar("V")
+_MOST_BOUND = 256
+"""Kept prompts that stay bound for later calls."""
 
 
 class Scores(NamedTuple):
@@ -84,18 +88,24 @@ class PromptedModel:
         backbone: the frozen transformer.
         budget: how much is run at once.
         share_prefix: switch off to carry the prefix in every row; slower, the same answers.
-        prefixes: how many prompts' prefixes are kept for later calls.
+        cache: where the shared prefixes of kept prompts stay for later calls; models of this same backbone may share
+            one. By default one of their own.
     """
 
     def __init__(
-        self, backbone: Backbone, *, budget: Budget | None = None, share_prefix: bool = True, prefixes: int = 256
+        self,
+        backbone: Backbone,
+        *,
+        budget: Budget | None = None,
+        share_prefix: bool = True,
+        cache: PrefixCache | None = None,
     ) -> None:
         self.backbone = backbone
         self.budget = budget or Budget()
-        self._share_prefix = share_prefix
-        self._kept: OrderedDict[tuple[str, bool], Prefix] = OrderedDict()
+        self.cache = PrefixCache() if cache is None else cache
+        self._batching = Batching(backbone, self.cache, share_prefix=share_prefix)
         self._bound: OrderedDict[str, BoundPrompt] = OrderedDict()
-        self._room = prefixes
+        self._lock = Lock()
 
     def score(
         self, rows: Sequence[Row], prompts: SoftPrompt | Sequence[SoftPrompt], *, allow_other_weights: bool = False
@@ -118,21 +128,14 @@ class PromptedModel:
             IncompatiblePromptError: a prompt was trained on another backbone.
             TemplateError: a row lacks a field of its prompt's template.
         """
-        each = [prompts] * len(rows) if isinstance(prompts, SoftPrompt) else list(prompts)
-        if len(each) != len(rows):
-            raise ConfigError(
-                f"{len(rows)} rows and {len(each)} prompts; give one prompt for all rows, or one for each"
-            )
-        bounds = [self.bind(prompt, allow_other_weights=allow_other_weights) for prompt in each]
+        bounds = self._bind_each(rows, prompts, allow_other_weights)
         encoded = [self.encode(row, bound) for row, bound in zip(rows, bounds, strict=True)]
-        texts = [i for i, prompt in enumerate(each) if isinstance(prompt.readout, Text)]
-        others = [i for i, prompt in enumerate(each) if not isinstance(prompt.readout, Text)]
-        with torch.inference_mode():
-            scored = self._score_encoded([encoded[i] for i in others], [bounds[i] for i in others], None)
-        out = {i: _answer(each[i], rows[i], logp, encoded[i].cut) for i, (logp, _) in zip(others, scored, strict=True)}
-        found = self.write([rows[i] for i in texts], [each[i] for i in texts], allow_other_weights=allow_other_weights)
-        out |= {i: text_answer(text, encoded[i].cut) for i, text in zip(texts, found, strict=True)}
-        return [out[i] for i in range(len(rows))]
+        writings = [
+            self.writing(bound, number=number) if isinstance(bound.readout, Text) else None
+            for number, bound in enumerate(bounds)
+        ]
+        found = self._answer_all(encoded, bounds, writings)
+        return [_answer(*each) for each in zip(bounds, rows, encoded, found, writings, strict=True)]
 
     def read(self, rows: Sequence[Row], prompt: SoftPrompt | BoundPrompt, *, progress: Meter | None = None) -> Readings:
         """Read the choices of every row with one prompt, before calibration, whatever its kind of answer.
@@ -144,8 +147,7 @@ class PromptedModel:
         """
         bound = self.bind(prompt) if isinstance(prompt, SoftPrompt) else prompt
         encoded = [self.encode(row, bound) for row in rows]
-        with torch.inference_mode():
-            scored = self._score_encoded(encoded, [bound] * len(rows), progress)
+        scored = self._read_all(encoded, [bound] * len(rows), progress)
         return Readings([logp for logp, _ in scored], [state for _, state in scored], tuple(r.cut for r in encoded))
 
     def score_labels(
@@ -160,8 +162,7 @@ class PromptedModel:
         """
         bound = self.bind(prompt) if isinstance(prompt, SoftPrompt) else prompt
         encoded = [self.encode(row, bound) for row in rows]
-        with torch.inference_mode():
-            scored = self._score_encoded(encoded, [bound] * len(rows), progress)
+        scored = self._read_all(encoded, [bound] * len(rows), progress)
         return Scores(
             torch.stack([logp for logp, _ in scored]),
             torch.stack([h for _, h in scored]),
@@ -191,24 +192,67 @@ class PromptedModel:
             IncompatiblePromptError: a prompt was trained on another backbone.
             TemplateError: a row lacks a field of its prompt's template.
         """
-        each = [prompts] * len(rows) if isinstance(prompts, SoftPrompt | BoundPrompt) else list(prompts)
-        bounds = [
-            prompt if isinstance(prompt, BoundPrompt) else self.bind(prompt, allow_other_weights=allow_other_weights)
-            for prompt in each
-        ]
-        readings = [_text_of(bound) for bound in bounds]
+        bounds = self._bind_each(rows, prompts, allow_other_weights)
+        writings = [self.writing(bound, number=i, sampling=sampling) for i, bound in enumerate(bounds)]
         encoded = [self.encode(row, bound) for row, bound in zip(rows, bounds, strict=True)]
-        out: dict[int, Written] = {}
-        with torch.inference_mode():
-            for far, part in self._parts(encoded, bounds):
-                batch, places = self._batch([encoded[i] for i in part], [bounds[i] for i in part], far)
-                done = run_rows(self.backbone, batch, keep=True)
-                writer = Writer(self.backbone, sampling or Sampling(), far=far)
-                written = writer.write(done, at_ends(done.hidden, places), [readings[i] for i in part], part)
-                out |= dict(zip(part, written, strict=True))
-                if progress is not None:
-                    progress.advance(len(part))
-        return [out[i] for i in range(len(rows))]
+        self._answer_all(encoded, bounds, writings, progress)
+        return [writing.written() for writing in writings]
+
+    def writing(
+        self,
+        bound: BoundPrompt,
+        *,
+        number: int = 0,
+        sampling: Sampling | None = None,
+        max_tokens: int | None = None,
+        stop: Sequence[str] = (),
+        likeliest: int = 0,
+    ) -> Writing:
+        """Return an answer that is yet to be written, for `begin`.
+
+        Args:
+            bound: the prompt, read out as text.
+            number: makes its stream of random numbers its own.
+            sampling: how its tokens are chosen; by default the likeliest one.
+            max_tokens: most tokens, at least 1; `None`, or more than the readout allows: what the readout allows.
+            stop: texts that end it besides the readout's own, and are no part of it.
+            likeliest: how many of the likeliest tokens are told at each token, 0 to 20.
+
+        Raises:
+            ConfigError: the prompt is not read out as text, or a value out of range.
+        """
+        return Writing(bound, number=number, sampling=sampling, max_tokens=max_tokens, stop=stop, likeliest=likeliest)
+
+    @torch.inference_mode()
+    def begin(
+        self,
+        rows: Sequence[EncodedRow],
+        bounds: Sequence[BoundPrompt],
+        writings: Sequence[Writing | None],
+        flight: Flight,
+    ) -> list[Tensor | None]:
+        """Run new rows, each behind its own prompt, in one pass: some are read, behind the others an answer begins.
+
+        Rows beyond the backbone's `position_switch` take a pass of their own, and so do labels of several tokens.
+
+        Args:
+            rows: encoded rows, B of them.
+            bounds: the prompt of each.
+            writings: the answer that is to be written behind each; `None`: the row is read. An answer that has begun
+                already goes on, where its tokens stand at the end of its row.
+            flight: what the rows that are written behind join.
+
+        Returns:
+            What was read behind each row: log-probabilities of its choices, [C] (in tagging [words, C]), fp32, before
+            calibration; `None` where an answer has begun.
+        """
+        out: list[Tensor | None] = [None] * len(rows)
+        written = [0 if writing is None else len(writing.tokens) for writing in writings]
+        own = [row._replace(ids=row.ids[: len(row.ids) - count]) for row, count in zip(rows, written, strict=True)]
+        for far, part in self.sides(own, bounds):  # what goes on stays on its side
+            for i, read in zip(part, self._begin(rows, bounds, writings, flight, part, far), strict=True):
+                out[i] = None if read is None else read[0]
+        return out
 
     def measure(self, rows: Sequence[EncodedRow], bound: BoundPrompt, gold: Sequence[Gold]) -> Float[Tensor, " N"]:
         """Return the log-probability of each row's right answer, without gradients, any number of rows.
@@ -247,10 +291,15 @@ class PromptedModel:
             IncompatiblePromptError: the prompt was trained on another backbone.
         """
         prompt.check(self.backbone.fingerprint, allow_other_weights=allow_other_weights, features=FEATURES)
-        if prompt.digest not in self._bound:
-            self._bound[prompt.digest] = BoundPrompt.of(self.backbone, prompt)
-            _forget_oldest(self._bound, self._room)
-        return self._bound[prompt.digest]
+        with self._lock:
+            found = self._bound.get(prompt.digest)
+        bound = BoundPrompt.of(self.backbone, prompt) if found is None else found
+        with self._lock:
+            bound = self._bound.setdefault(prompt.digest, bound)
+            self._bound.move_to_end(prompt.digest)
+            while len(self._bound) > _MOST_BOUND:
+                self._bound.popitem(last=False)
+        return bound
 
     def encode(self, row: Row, bound: BoundPrompt) -> EncodedRow:
         """Tokenise a row, its fields shortened where the backbone's positions or the template ask for it."""
@@ -303,7 +352,7 @@ class PromptedModel:
         for far, members in self.sides(rows, each):
             behind = [each[i].reading.behind(gold[i]) for i in members]
             asked = [rows[i] for i in members]
-            batch, places = self._batch(asked, [each[i] for i in members], far, held or {}, behind)
+            batch, places = self._batching.batch(asked, [each[i] for i in members], far, held or {}, behind)
             hidden = run_rows(self.backbone, batch).hidden
             for which, bound in enumerate(batch.bounds):
                 mine = [j for j, owner in enumerate(batch.owner) if owner == which]
@@ -315,17 +364,51 @@ class PromptedModel:
                 total = total.index_add(0, at, terms)
         return total
 
-    def _score_encoded(
+    def _bind_each(
+        self,
+        rows: Sequence[Row],
+        prompts: SoftPrompt | BoundPrompt | Sequence[SoftPrompt],
+        allow_other_weights: bool,
+    ) -> list[BoundPrompt]:
+        each = [prompts] * len(rows) if isinstance(prompts, SoftPrompt | BoundPrompt) else list(prompts)
+        if len(each) != len(rows):
+            raise ConfigError(
+                f"{len(rows)} rows and {len(each)} prompts; give one prompt for all rows, or one for each"
+            )
+        return [
+            prompt if isinstance(prompt, BoundPrompt) else self.bind(prompt, allow_other_weights=allow_other_weights)
+            for prompt in each
+        ]
+
+    def _read_all(
         self, rows: Sequence[EncodedRow], bounds: Sequence[BoundPrompt], progress: Meter | None
-    ) -> list[tuple[Tensor, Tensor]]:
-        """Score encoded rows, each with its own prompt: (label log-probabilities [C], hidden state [D]) a row."""
-        out: dict[int, tuple[Tensor, Tensor]] = {}
+    ) -> list[Read]:
+        """Read encoded rows, each with its own prompt."""
+        found = self._answer_all(rows, bounds, [None] * len(rows), progress)
+        return [read for read in found if read is not None]
+
+    @torch.inference_mode()
+    def _answer_all(
+        self,
+        rows: Sequence[EncodedRow],
+        bounds: Sequence[BoundPrompt],
+        writings: Sequence[Writing | None],
+        progress: Meter | None = None,
+    ) -> list[Read | None]:
+        """Read rows or write behind them, in batches of like length; rows that are written fly on while others come."""
+        out: list[Read | None] = [None] * len(rows)
+        flight = Flight(self.backbone)
         for far, part in self._parts(rows, bounds):
-            batch, places = self._batch([rows[i] for i in part], [bounds[i] for i in part], far)
-            out |= dict(zip(part, self._score_batch(batch, places), strict=True))
+            coming = sum(writings[i] is not None for i in part)
+            while coming and len(flight) and len(flight) + coming > self.budget.rows:
+                _step(flight, progress)
+            for i, read in zip(part, self._begin(rows, bounds, writings, flight, part, far), strict=True):
+                out[i] = read
             if progress is not None:
-                progress.advance(len(part))
-        return [out[i] for i in range(len(rows))]
+                progress.advance(len(part) - coming)
+        while len(flight):
+            _step(flight, progress)
+        return out
 
     def _parts(self, rows: Sequence[EncodedRow], bounds: Sequence[BoundPrompt]) -> Iterator[tuple[bool, list[int]]]:
         """Cut rows into batches of one side and of like length, within the budget: side and places of each."""
@@ -334,17 +417,39 @@ class PromptedModel:
             for part in by_length(widths, self.budget.rows, self.budget.tokens):
                 yield far, [members[j] for j in part]
 
-    def _score_batch(self, batch: Batch, places: Sequence[Place]) -> list[tuple[Tensor, Tensor]]:
-        deep = any(bound.reading.depth for bound in batch.bounds)
-        done = run_rows(self.backbone, batch, keep=deep)
-        out: list[tuple[Tensor, Tensor] | None] = [None] * len(batch.ids)
+    def _begin(
+        self,
+        rows: Sequence[EncodedRow],
+        bounds: Sequence[BoundPrompt],
+        writings: Sequence[Writing | None],
+        flight: Flight,
+        part: Sequence[int],
+        far: bool,
+    ) -> list[Read | None]:
+        """Run the rows `part`, which are on one side: what is read of each, `None` where one joined the flight."""
+        joining = [writings[i] for i in part]
+        batch, places = self._batching.batch([rows[i] for i in part], [bounds[i] for i in part], far)
+        deep = any(bounds[i].reading.depth for i in part if writings[i] is None)
+        done = run_rows(self.backbone, batch, keep=deep or any(joining))
+        for i, writing in zip(part, joining, strict=True):
+            if writing is not None:
+                writing.behind(rows[i])
+        if any(joining):
+            flight.join(done, at_ends(done.hidden, places), joining, far=far)
+        return self._read(done, batch, places, [row for row, writing in enumerate(joining) if writing is None])
+
+    def _read(self, done: Pass, batch: Batch, places: Sequence[Place], asked: Sequence[int]) -> list[Read | None]:
+        """Read the rows `asked` of a pass, those of one prompt together."""
+        out: list[Read | None] = [None] * len(places)
         for which, bound in enumerate(batch.bounds):
-            members = [i for i, owner in enumerate(batch.owner) if owner == which]
+            members = [row for row in asked if batch.owner[row] == which]
+            if not members:
+                continue
             states = self._states(done, places, members, batch.far)
             last = states.last.float()
-            for i, logp, state in zip(members, bound.reading.log_probabilities(states), last, strict=True):
-                out[i] = (logp, state)
-        return [result for result in out if result is not None]
+            for row, logp, state in zip(members, bound.reading.log_probabilities(states), last, strict=True):
+                out[row] = (logp, state)
+        return out
 
     def _states(self, done: Pass, places: Sequence[Place], members: Sequence[int], far: bool) -> States:
         """What the rows `members` of a pass leave for reading."""
@@ -356,62 +461,29 @@ class PromptedModel:
 
         return States(hidden, [places[i] for i in members], go_on)
 
-    def _batch(
-        self,
-        rows: Sequence[EncodedRow],
-        bounds: Sequence[BoundPrompt],
-        far: bool,
-        held: Held | None = None,
-        behind: Sequence[tuple[int, ...]] = (),
-    ) -> tuple[Batch, list[Place]]:
-        """Lay out rows: distinct prompts once each, with their prefixes (or the prefix inside every row).
 
-        What comes `behind` a row stands there, or in the decoder of an encoder-decoder; by default nothing.
-        """
-        distinct = list(dict.fromkeys(bounds))
-        where = {bound: i for i, bound in enumerate(distinct)}
-        owner = [where[bound] for bound in bounds]
-        shared = {bound: self._share_prefix or bound.layers is not None for bound in distinct}
-        prefixes = [self._prefix(bound, far, held or {}) if shared[bound] else Prefix(None, 0) for bound in distinct]
-        front = [bound.carried(shared=shared[bound]) for bound in bounds]
-        whole = [words + row.ids for words, row in zip(front, rows, strict=True)]
-        places = [bound.place(row, len(words)) for bound, row, words in zip(bounds, rows, front, strict=True)]
-        paths = behind or [()] * len(rows)
-        if self.backbone.kind == "encoder-decoder":
-            answers = [bound.answer_start + path for bound, path in zip(bounds, paths, strict=True)]
-            return Batch(distinct, prefixes, owner, whole, far, answers), places
-        ids = [words + path for words, path in zip(whole, paths, strict=True)]
-        return Batch(distinct, prefixes, owner, ids, far), places
+def answer_of(prompt: SoftPrompt | BoundPrompt, row: Row, log_probabilities: Tensor, cut: int) -> Answer:
+    """Turn what was read behind a row into the answer of its prompt.
 
-    def _prefix(self, bound: BoundPrompt, far: bool, held: Held) -> Prefix:
-        """The prefix held by the caller, or kept from an earlier call, or run now, by itself, and kept."""
-        if (bound, far) in held:
-            return held[bound, far]
-        if bound.key is None:
-            return run_prefixes(self.backbone, [bound], far=far)[0]
-        key = (bound.key, far)
-        if key not in self._kept:
-            self._kept[key] = run_prefixes(self.backbone, [bound], far=far)[0]
-            _forget_oldest(self._kept, self._room)
-        self._kept.move_to_end(key)
-        return self._kept[key]
-
-
-def _answer(prompt: SoftPrompt, row: Row, log_probabilities: Tensor, cut: int) -> Answer:
+    Args:
+        prompt: says what the numbers mean, by what temperature they are calibrated, and what is held back.
+        row: the columns of the row.
+        log_probabilities: of the choices, [C], in tagging [words, C], before calibration.
+        cut: tokens removed from the row.
+    """
     readout = prompt.readout
     text = row[readout.column] if isinstance(readout, TokenTags) else ""
     return answer(readout, prompt.temperature, log_probabilities, cut, text, prompt.abstain)
 
 
-def _text_of(bound: BoundPrompt) -> TextReading:
-    if not isinstance(bound.reading, TextReading):
-        raise ConfigError(
-            "text was asked of a prompt whose answers are chosen, not written; use `score` for it, or train one for "
-            "generation"
-        )
-    return bound.reading
+def _answer(bound: BoundPrompt, row: Row, encoded: EncodedRow, read: Read | None, writing: Writing | None) -> Answer:
+    if writing is not None:
+        return text_answer(writing.written(), encoded.cut)
+    assert read is not None, "what is not written is read"
+    return answer_of(bound, row, read[0], encoded.cut)
 
 
-def _forget_oldest(kept: OrderedDict[K, V], room: int) -> None:
-    while len(kept) > room:
-        kept.popitem(last=False)
+def _step(flight: Flight, progress: Meter | None) -> None:
+    ended = sum(writing.ended is not None for writing in flight.step())
+    if progress is not None:
+        progress.advance(ended)

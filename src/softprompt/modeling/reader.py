@@ -36,34 +36,46 @@ def reading_of(
         UnsupportedBackboneError: the backbone gives no such answers, or has no head that scores words and there are
             no learned rows.
     """
-    weight, bias = tensors.get("readout.weight"), tensors.get("readout.bias")
+    rows = _learned_rows(tensors)
     _check_kind(backbone, readout, template)
     refused = words_refused(backbone, readout, template.template)
-    if refused is not None and (weight is None or bias is None):
+    if refused is not None and rows is None:
         raise refused
     before = as_they_are if backbone.head is None else backbone.head.states
     if isinstance(readout, Text):
         return _text(backbone, readout, template)
     if isinstance(readout, TokenTags):
         tags = {tag: i for i, tag in enumerate(readout.tags)}
-        learned = weight is not None and bias is not None
         return TagsReading(
-            weight if weight is not None else mean_rows(backbone, readout.words).to(backbone.device),
-            bias if bias is not None else torch.zeros(len(tags), device=backbone.device),
+            *(rows or _rows_of_words(backbone, readout.words)),
             lambda example: tuple(tags[tag] for tag in example.labels),
-            learned=learned,
+            learned=rows is not None,
             before=before,
         )
     if isinstance(readout, YesNo):
-        if weight is not None and bias is not None:
+        if rows is not None:
             return SwitchesReading(
-                weight, bias, lambda example: tuple(int(n in example.labels) for n in readout.labels), before=before
+                *rows, lambda example: tuple(int(n in example.labels) for n in readout.labels), before=before
             )
         return _yes_no(backbone, readout)
     to_gold = _to_gold(readout)
-    if weight is not None and bias is not None:
-        return RowsReading(weight, bias, to_gold, before=before)
+    if rows is not None:
+        return RowsReading(*rows, to_gold, before=before)
     return WordsReading(_trie(backbone, readout), backbone.logits, to_gold)
+
+
+def _learned_rows(tensors: Mapping[str, Tensor]) -> tuple[Tensor, Tensor] | None:
+    """The prompt's own rows [C, D] and their bias [C], which is zero where it has none; None where it has no rows."""
+    weight = tensors.get("readout.weight")
+    if weight is None:
+        return None
+    bias = tensors.get("readout.bias")
+    return weight, torch.zeros(len(weight), device=weight.device) if bias is None else bias
+
+
+def _rows_of_words(backbone: Backbone, words: Sequence[str]) -> tuple[Tensor, Tensor]:
+    rows = mean_rows(backbone, words).to(backbone.device)
+    return rows, torch.zeros(len(rows), device=backbone.device)
 
 
 def words_refused(backbone: Backbone, readout: Readout, template: Template) -> SoftPromptError | None:

@@ -24,6 +24,7 @@ from softprompt.prompts.soft_prompt import SoftPrompt
 from softprompt.tasks.free_text import Text
 from softprompt.tasks.readout import LabelWords
 from softprompt.tasks.template import Template
+from softprompt.testing.flights import at_random, check_passengers
 
 TOLERANCE = 1e-5
 """Largest difference of a probability, or of a gradient relative to its largest entry, in fp32."""
@@ -203,6 +204,20 @@ def check_text(backbone: Backbone) -> None:
         same(found, term / len(single.tokens), "the log-probability of a text")
 
 
+def check_flight(backbone: Backbone) -> None:
+    """Rows of many prompts come to the same alone and in flight, whoever joins and leaves meanwhile."""
+    pattern = Template("{bos}{soft}Text: {text}\nAnswer:")
+    tokens = [prompt(backbone, length, seed=length).tensors for length in (2, 7, 12)]
+    texts: list[SoftPrompt | BoundPrompt] = [
+        SoftPrompt(each, pattern, Text(n), backbone.fingerprint) for each, n in zip(tokens, (6, 9, 12), strict=True)
+    ]
+    if backbone.position_switch is None:
+        texts.append(key_values_of(backbone, SoftPrompt(tokens[1], pattern, Text(8), backbone.fingerprint)))
+    texts.append(PromptedModel(backbone).bare(Template("{text} is"), Text(7)))
+    labels = [prompt(backbone, 4), prompt(backbone, 9, readout="trie")]
+    check_passengers(backbone, at_random(texts, labels, rows(18), seed=0))
+
+
 CHECKS = (
     check_alone_and_batched,
     check_mixed_prompts,
@@ -215,6 +230,7 @@ CHECKS = (
     check_keys_and_values,
     check_learned_rows,
     check_text,
+    check_flight,
 )
 """Every check; each takes an fp32 backbone and raises AssertionError where the contract is broken."""
 

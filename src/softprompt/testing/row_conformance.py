@@ -25,6 +25,7 @@ from softprompt.tasks.readout import LabelWords, Readout
 from softprompt.tasks.tags import TokenTags
 from softprompt.tasks.template import Template
 from softprompt.testing.conformance import READOUTS, rows, same, scores
+from softprompt.testing.flights import at_random, check_passengers
 
 PATTERNS = {
     "prefix": "{bos}{soft}{text}{sep}",
@@ -209,6 +210,18 @@ def check_text(backbone: Backbone) -> None:
         same(torch.tensor([single.log_probability]) / count, term / count, "the log-probability of a text")
 
 
+def check_flight(backbone: Backbone) -> None:
+    """Rows of many prompts come to the same alone and in flight, whoever joins and leaves meanwhile."""
+    if "generation" not in backbone.capabilities:
+        return
+    texts: list[SoftPrompt | BoundPrompt] = [
+        prompt(backbone, length, readout=Text(length + 4), seed=length, deep=length == 3) for length in (2, 3, 8)
+    ]
+    texts.append(PromptedModel(backbone).bare(Template("{text}{sep}"), Text(7)))
+    labels = [prompt(backbone, 4), prompt(backbone, 6, readout=READOUTS["trie"])]
+    check_passengers(backbone, at_random(texts, labels, rows(18), seed=0))
+
+
 CHECKS = (
     check_alone_and_batched,
     check_mixed_prompts,
@@ -219,6 +232,7 @@ CHECKS = (
     check_learned_rows,
     check_tags,
     check_text,
+    check_flight,
 )
 """Every check; each takes an fp32 backbone and raises AssertionError where the contract is broken."""
 
