@@ -70,3 +70,7 @@ class DeadlineError(SoftPromptError, TimeoutError):
 
 class RequestCancelledError(SoftPromptError, RuntimeError):
     """A request that was given up by whoever made it."""
+
+
+class RemoteError(SoftPromptError, ConnectionError):
+    """A server that runs elsewhere is not there, refuses, or answers in a form that is not its own."""

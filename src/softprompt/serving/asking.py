@@ -12,7 +12,7 @@ from softprompt.modeling.sampling import Sampling
 from softprompt.prompts.soft_prompt import SoftPrompt
 
 Reason = Literal["read", "stop", "length"]
-"""Why an answer ended: it was read off, not written; it ended by itself or at a stop; it had as many tokens as it may."""
+"""Why an answer ended: it was read off, not written; by itself or at a stop; at the most tokens it may have."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,7 +82,7 @@ class Failed(NamedTuple):
 
 Event = Piece | Ended | Failed
 Listener = Callable[[Event], None]
-"""Hears every event of one request, the last of which is `Ended` or `Failed`; called by the engine's thread, at once."""
+"""Hears every event of one request, at once, in the engine's thread; the last is `Ended` or `Failed`."""
 
 
 @runtime_checkable

@@ -1,0 +1,138 @@
+"""Where any thread leaves requests for an engine's thread, and where that thread waits for them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from threading import Condition
+from time import monotonic
+from typing import NamedTuple
+
+from softprompt.errors import EngineClosedError, QueueFullError
+from softprompt.serving.ticket import Request
+
+_QUIET = 0.0004
+"""Seconds without a new request after which an idle engine waits for no more company of the first."""
+
+
+class Mail(NamedTuple):
+    """What came since the last time.
+
+    Attributes:
+        asked: new requests, first come first.
+        given_up: requests that their askers gave up.
+        over: whether the engine is to end at once.
+        closing: whether it is to end when nothing is left.
+    """
+
+    asked: list[Request]
+    given_up: list[Request]
+    over: bool
+    closing: bool
+
+
+class Inbox:
+    """Takes requests in while there is room.
+
+    Args:
+        room: most requests that may wait, those counted that are on their way in.
+        wait_for: tells in how many seconds so many waiting requests will be through.
+    """
+
+    def __init__(self, room: int, wait_for: Callable[[int], float]) -> None:
+        self.room, self._wait_for = room, wait_for
+        self._asked: list[Request] = []
+        self._given_up: list[Request] = []
+        self._waiting = 0
+        self._closing = self._over = False
+        self._changed = Condition()
+
+    @property
+    def waiting(self) -> int:
+        """Requests that are taken in and in no pass yet."""
+        return self._waiting
+
+    @property
+    def closed(self) -> bool:
+        """Whether no more requests are taken."""
+        return self._closing or self._over
+
+    def reserve(self) -> None:
+        """Take a place in the queue for a request that `put` will bring, or `leave` will not.
+
+        Raises:
+            QueueFullError: there is none.
+            EngineClosedError: no more requests are taken.
+        """
+        with self._changed:
+            self._check_open()
+            if self._waiting < self.room:
+                self._waiting += 1
+                return
+        seconds = self._wait_for(max(1, self.room // 4))
+        raise QueueFullError(f"{self.room} requests are waiting, as many as may; ask again in {seconds:.1f} s", seconds)
+
+    def put(self, request: Request) -> None:
+        """Bring a request for which there is a place.
+
+        Raises:
+            EngineClosedError: the engine has ended meanwhile.
+        """
+        with self._changed:
+            if self._over:
+                self._waiting -= 1
+                self._check_open()
+            self._asked.append(request)
+            self._changed.notify()
+
+    def give_up(self, request: Request) -> None:
+        """Bring word that a request was given up."""
+        with self._changed:
+            self._given_up.append(request)
+            self._changed.notify()
+
+    def leave(self, count: int) -> None:
+        """Free the places of requests that wait no more."""
+        with self._changed:
+            self._waiting -= count
+            self._changed.notify()
+
+    def collect(self, *, idle: bool, gather: float, enough: int) -> Mail:
+        """Return what came; an idle engine waits for something, and shortly for more of it.
+
+        Args:
+            idle: there is nothing else to do.
+            gather: most seconds to wait for more once something came.
+            enough: requests that are worth no more waiting.
+        """
+        with self._changed:
+            if idle:
+                self._changed.wait_for(lambda: self._asked or self._given_up or self._over or self._done)
+                self._gather(monotonic() + gather, enough)
+            mail = Mail(self._asked, self._given_up, self._over, self._closing)
+            self._asked, self._given_up = [], []
+            return mail
+
+    def close(self, *, drain: bool) -> None:
+        """Take no more; end when nothing is left (`drain`) or at once."""
+        with self._changed:
+            self._closing = True
+            self._over = self._over or not drain
+            self._changed.notify()
+
+    @property
+    def _done(self) -> bool:
+        return self._closing and not self._waiting
+
+    def _gather(self, until: float, enough: int) -> None:
+        """Wait while requests keep coming, so that those asked at once share a pass."""
+        while len(self._asked) < enough and not self.closed:
+            before, left = len(self._asked), until - monotonic()
+            if left <= 0:
+                return
+            self._changed.wait(min(left, _QUIET))
+            if len(self._asked) == before:
+                return
+
+    def _check_open(self) -> None:
+        if self.closed:
+            raise EngineClosedError("the engine takes no more requests: it is ending, or has ended; ask another")

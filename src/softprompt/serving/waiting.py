@@ -1,0 +1,125 @@
+"""Requests that are in no pass yet, and which of them come into the next: fair between names, alike in length."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+
+from softprompt.serving.ticket import Request
+from softprompt.serving.turns import Turns
+
+AHEAD = 16
+"""Passes' worth of requests among which rows of like length are looked for: with 4, padding takes twice as much."""
+_ALIKE = 16
+"""Rows of several names whose lengths differ by less than this part count as alike, so that names can take turns."""
+
+
+class Waiting:
+    """The line in front of the passes.
+
+    Turns decide which requests come into view, some passes' worth of them. A pass begins with the oldest request of the
+    name that has waited longest for a pass, and takes of the others those whose rows are most like its in length, the
+    first of each name before the second of any. So little is padding, and a name that comes into view is in one of the
+    next passes however many requests of others are. Rows that are read and rows that are written take turns apart,
+    since these wait for a place in flight as well.
+
+    Args:
+        rows: most rows of a pass.
+        tokens: most tokens of a pass, padding counted; one row may have more.
+    """
+
+    def __init__(self, rows: int, tokens: int) -> None:
+        self.rows, self.tokens = rows, tokens
+        self._read, self._written = Turns[Request](), Turns[Request]()
+        self._view: list[Request] = []
+        self._passes = 0
+        self._served: dict[str, int] = {}
+
+    def __len__(self) -> int:
+        return len(self._read) + len(self._written) + len(self._view)
+
+    def add(self, request: Request) -> None:
+        """Let a request wait for its name's turn; an answer that is written costs its most tokens too."""
+        if request.writing is None:
+            self._read.add(request.ask.name, request, request.width)
+        else:
+            self._written.add(request.ask.name, request, request.width + request.writing.most)
+
+    def put_back(self, requests: Iterable[Request]) -> None:
+        """Let requests that had their turn stand in front of all others."""
+        self._view[:0] = requests
+
+    def discard(self, request: Request) -> bool:
+        """Take a request out; return whether it was waiting."""
+        if request in self._view:
+            self._view.remove(request)
+            return True
+        turns = self._read if request.writing is None else self._written
+        return turns.discard(request.ask.name, request)
+
+    def take(self, places: int, tokens: int | None = None) -> list[Request]:
+        """Take out the requests of the next pass; none where none can be served.
+
+        Args:
+            places: rows that may join those in flight.
+            tokens: of the pass, if it may not have as many as usual.
+        """
+        self._look(places)
+        open_to = [request for request in self._view if request.writing is None or places > 0]
+        if not open_to:
+            return []
+        most = self.tokens if tokens is None else min(tokens, self.tokens)
+        first = min(open_to, key=lambda request: self._served.get(request.ask.name, -1))
+        chosen = set(_alike(first, open_to, self.rows, most, places))
+        self._view = [request for request in self._view if request not in chosen]
+        self._serve(request.ask.name for request in chosen)
+        return [request for request in open_to if request in chosen]
+
+    def clear(self) -> list[Request]:
+        """Take out everything."""
+        turns = [each.draw() for each in (self._read, self._written) for _ in range(len(each))]
+        found, self._view = [*self._view, *turns], []
+        return found
+
+    def _serve(self, names: Iterable[str]) -> None:
+        """Note which names the latest pass serves; those that are in view no more are forgotten."""
+        self._passes += 1
+        served = self._served | dict.fromkeys(names, self._passes)
+        self._served = {name: served[name] for name in {each.ask.name for each in self._view} if name in served}
+
+    def _look(self, places: int) -> None:
+        """Draw requests into view, of both kinds by turns, those that are written only for places in flight."""
+        room = AHEAD * self.tokens - sum(request.width for request in self._view)
+        places -= sum(request.writing is not None for request in self._view)
+        while room > 0 and len(self._view) < AHEAD * self.rows:
+            drawn = [self._read.draw()] if self._read else []
+            if self._written and places > 0:
+                drawn.append(self._written.draw())
+                places -= 1
+            if not drawn:
+                return
+            self._view += drawn
+            room -= sum(request.width for request in drawn)
+
+
+def _alike(first: Request, view: list[Request], rows: int, tokens: int, places: int) -> list[Request]:
+    """A request and those whose rows are nearest to its in length, as many as a pass holds."""
+    ranks: Counter[str] = Counter()
+    order: list[tuple[int, int, int]] = []
+    grain = max(1, first.width // _ALIKE) if len({each.ask.name for each in view}) > 1 else 1
+    for place, request in enumerate(view):
+        rank = ranks[request.ask.name]
+        ranks[request.ask.name] += 1
+        order.append((abs(request.width - first.width) // grain, rank, place))
+    chosen, widest = [first], first.width
+    places -= first.writing is not None
+    for _, _, place in sorted(order):
+        request = view[place]
+        if request is first or (request.writing is not None and places < 1):
+            continue
+        widest = max(widest, request.width)
+        if len(chosen) == rows or widest * (len(chosen) + 1) > tokens:
+            break
+        places -= request.writing is not None
+        chosen.append(request)
+    return chosen

@@ -1,0 +1,99 @@
+"""Many rows in order, in constant memory."""
+
+from __future__ import annotations
+
+import pytest
+
+from softprompt.errors import ConfigError, DataError, EngineClosedError, TemplateError
+from softprompt.modeling.prompted_model import PromptedModel
+from softprompt.serving.asking import Ask
+from softprompt.serving.catalog import Catalog
+from softprompt.serving.engine import Engine
+from softprompt.serving.pairs import fields_of
+from softprompt.store.store import PromptStore
+from softprompt.tasks.template import Template
+from softprompt.testing.conformance import rows
+
+FILM = {"text": "a gripping film"}
+
+
+def test_answers_come_in_order_whatever_their_kind(backbone, kinds, same_answer):
+    names = ["labels", "text", "trie", "number", "deep", "yes-no"]
+    pairs = [(kinds[names[n % 6]], row) for n, row in enumerate(rows(40))]
+    expected = PromptedModel(backbone).score([row for _, row in pairs], [prompt for prompt, _ in pairs])
+    with Engine(backbone, rows=8) as engine:
+        found = list(engine.run(iter(pairs)))
+    assert len(found) == 40
+    for one, other in zip(found, expected, strict=True):
+        same_answer(one, other)
+
+
+def test_rows_are_read_as_they_are_needed(backbone, kinds):
+    read = []
+
+    def pairs():
+        for number, row in enumerate(rows(500)):
+            read.append(number)
+            yield kinds["labels"], row
+
+    with Engine(backbone, rows=2, queue=64) as engine:
+        answers = engine.run(pairs())
+        next(answers)
+        assert len(read) <= 128 + 1
+        answers.close()
+        assert sum(1 for _ in engine.run((kinds["labels"], row) for row in rows(50))) == 50
+
+
+def test_a_text_is_the_one_field(backbone, kinds, bare):
+    with Engine(backbone) as engine:
+        one, other = engine.run([(kinds["labels"], FILM["text"]), (kinds["labels"], FILM)])
+        assert one == other
+        assert next(engine.run([(bare, "a gripping film")])).label
+
+
+def test_a_text_for_several_fields_is_refused():
+    with pytest.raises(
+        DataError, match=r"one text was given for `pair` whose template has the fields `a`, `b`; give a"
+    ):
+        fields_of(Template("{a} and {b}"), "good", "pair")
+
+
+def test_names_need_a_catalog(backbone, kinds, tmp_path):
+    store = PromptStore(tmp_path)
+    store.put(kinds["labels"], "mail")
+    with (
+        Engine(backbone) as engine,
+        pytest.raises(ConfigError, match="`mail` is asked for by name, and the engine has"),
+    ):
+        next(engine.run([("mail", FILM)]))
+    with Engine(backbone, catalog=Catalog(store, backbone)) as engine:
+        assert [answer.label for answer in engine.run([("mail", FILM), ("mail@v1", FILM)])]
+
+
+def test_a_row_that_cannot_be_answered_is_raised_in_its_place(backbone, kinds):
+    pairs = [(kinds["labels"], FILM)] * 3 + [(kinds["labels"], {"body": "?"})]
+    with Engine(backbone) as engine:
+        answers = engine.run(pairs)
+        with pytest.raises(TemplateError):
+            list(answers)
+        assert engine.submit(Ask(kinds["labels"], FILM)).result(30)
+
+
+def test_it_waits_while_others_fill_the_queue(gated, kinds):
+    with Engine(gated, queue=6, rows=2) as engine:
+        gated.gate.clear()
+        others = [engine.submit(Ask(kinds["trie"], FILM, "others")) for _ in range(6)]
+        gated.gate.set()
+        assert len(list(engine.run((kinds["labels"], row) for row in rows(20)))) == 20
+        assert all(other.result(30) for other in others)
+
+
+def test_it_ends_when_the_engine_does(backbone, kinds):
+    engine = Engine(backbone)
+    answers = engine.run((kinds["labels"], row) for row in rows(5))
+    next(answers)
+    engine.close()
+    rest = list(answers)
+    assert len(rest) == 4
+    with pytest.raises(EngineClosedError):
+        next(engine.run([(kinds["labels"], FILM)]))
