@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from softprompt.modeling.answers import Answer
     from softprompt.modeling.prompted_model import PromptedModel
     from softprompt.prompts.soft_prompt import SoftPrompt
+    from softprompt.serving.catalog import Catalog
+    from softprompt.serving.engine import Engine
     from softprompt.store.store import PromptStore
     from softprompt.tasks.load import load_task
     from softprompt.tasks.readout import LabelWords
@@ -32,6 +34,8 @@ if TYPE_CHECKING:
 _HOMES = {
     "Answer": "softprompt.modeling.answers",
     "Backbone": "softprompt.backbones.backbone",
+    "Catalog": "softprompt.serving.catalog",
+    "Engine": "softprompt.serving.engine",
     "Evaluation": "softprompt.evaluation.evaluate",
     "Example": "softprompt.tasks.task",
     "Fingerprint": "softprompt.backbones.fingerprint",
@@ -51,6 +55,8 @@ _HOMES = {
 __all__ = [
     "Answer",
     "Backbone",
+    "Catalog",
+    "Engine",
     "Evaluation",
     "Example",
     "Fingerprint",
