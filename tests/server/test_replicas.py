@@ -217,8 +217,9 @@ def home(tmp_path_factory: pytest.TempPathFactory, backbone: Any) -> Fleet:
 
 @pytest.fixture(scope="module")
 def url(home: Fleet) -> Any:
-    """The two servers, running; Ray is given time, for this machine may have other things to do."""
+    """The two servers, running; Ray is given time, for this machine may have other things to do before nice workers."""
     with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_worker_niceness", "0")
         for check in ("READY", "HEALTH"):
             patch.setenv(f"RAY_SERVE_PROXY_{check}_CHECK_TIMEOUT_S", "60")
         try:
@@ -237,7 +238,7 @@ def ask(url: str, path: str, body: dict[str, Any] | None = None) -> Any:
 @pytest.mark.ray
 @pytest.mark.slow
 @needs_ray
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::ResourceWarning")
 class TestTwoReplicas:
     def test_both_run(self, url: str) -> None:

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Depends
 from starlette.requests import Request
 from starlette.responses import Response
 
-from softprompt.server.answering import Growing, Order, answered
+from softprompt.server.answering import Growing, Order
 from softprompt.server.context import Context, context_of
 from softprompt.server.keys import Caller, caller
 from softprompt.server.models import Models, models_of
@@ -18,6 +18,7 @@ from softprompt.server.reading import described, form_of
 from softprompt.server.rows import chat_row, check_room, conversation
 from softprompt.server.sampling import asks_of
 from softprompt.server.schema import ChatForm
+from softprompt.server.streaming import answered
 from softprompt.server.telling import FINISH, beside, chat_logprobs
 
 router = APIRouter(tags=["answers"])

@@ -11,7 +11,7 @@ from starlette.responses import Response
 
 from softprompt.modeling.bound import BoundPrompt
 from softprompt.prompts.soft_prompt import SoftPrompt
-from softprompt.server.answering import Growing, Order, answered
+from softprompt.server.answering import Growing, Order
 from softprompt.server.context import Context, context_of
 from softprompt.server.keys import Caller, caller
 from softprompt.server.models import Model, Models, models_of
@@ -20,6 +20,7 @@ from softprompt.server.reading import described, form_of
 from softprompt.server.rows import check_room, row_of
 from softprompt.server.sampling import asks_of
 from softprompt.server.schema import CompletionForm
+from softprompt.server.streaming import answered
 from softprompt.server.telling import FINISH, beside, completion_logprobs
 
 router = APIRouter(tags=["answers"])

@@ -187,10 +187,10 @@ class TokenizedChat(TokenizedTemplate):
         if self.template.own_system:
             return messages
         if own is not None and own != self.template.system:
-            shared = "none" if self.template.system is None else f"`{self.template.system}`"
-            raise TemplateError(
-                f"the row has the system message `{own}`, and the prompt was trained with {shared}; use it"
-            )
+            advice = "without one; leave it out"
+            if self.template.system is not None:
+                advice = f"with `{self.template.system}`; use it"
+            raise TemplateError(f"the row has the system message `{own}`, and the prompt was trained {advice}")
         rest = messages[1:] if own is not None else messages
         return rest if self.template.system is None else [Message("system", self.template.system), *rest]
 
