@@ -89,7 +89,7 @@ def test_a_shared_system_message_is_part_of_the_prefix():
     assert chat.row(conversation("hi", system="Be kind.")) == chat.row(conversation("hi"))
     with pytest.raises(TemplateError, match=r"message `Be rude.`, and the prompt was trained with `Be kind.`; use it"):
         chat.row(conversation("hi", system="Be rude."))
-    with pytest.raises(TemplateError, match="and the prompt was trained with none"):
+    with pytest.raises(TemplateError, match="and the prompt was trained without one; leave it out"):
         ChatTemplate().tokenize(found, 1).row(conversation("hi", system="Be rude."))
 
 

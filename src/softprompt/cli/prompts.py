@@ -162,21 +162,31 @@ def reindex() -> None:
 
 @app.command("import")
 def import_(
-    path: Path = typer.Argument(help="A prompt file, or a folder that PEFT wrote."),
+    path: Path = typer.Argument(
+        help="A prompt file; a folder that PEFT wrote; Google's .npy; TGIS's .pt or its folder; KoboldAI's zip."
+    ),
     name: str = typer.Argument(help="The name to put it under."),
-    backbone: str | None = typer.Option(None, help="For a PEFT folder: the backbone that it was trained on."),
-    text: list[str] | None = typer.Option(None, help="For a PEFT folder: text columns of a row. Default: text."),
-    template: str | None = typer.Option(None, help="For a PEFT folder: the pattern of a row."),
-    label: list[str] | None = typer.Option(None, help="For a PEFT folder: a label, as name or name=words; repeat."),
+    format: str | None = typer.Option(
+        None, "--format", help="softprompt, peft, google, tgis or kobold. Default: told from the file."
+    ),
+    backbone: str | None = typer.Option(None, help="For other tools' prompts: the backbone that it was trained on."),
+    text: list[str] | None = typer.Option(None, help="For other tools' prompts: text columns of a row. Default: text."),
+    template: str | None = typer.Option(None, help="For other tools' prompts: the pattern of a row."),
+    label: list[str] | None = typer.Option(
+        None, help="For other tools' prompts: a label, as name or name=words; repeat."
+    ),
+    max_new_tokens: int | None = typer.Option(
+        None, help="For other tools' prompts that answer with text: tokens of an answer at most."
+    ),
 ) -> None:
-    """Put a prompt file, or a prompt that PEFT trained, into the store.
+    """Put a prompt file, or a prompt that another tool trained, into the store.
 
     Example: softprompt prompts import sentiment.safetensors sentiment
     """
-    from softprompt.prompts.soft_prompt import SoftPrompt
+    from softprompt.cli.importing import Foreign, take
 
-    folder = path.is_dir()
-    prompt = _from_peft(path, backbone, text, template, label) if folder else SoftPrompt.load(path)
+    given = Foreign(backbone, text or [], template, label or [], max_new_tokens)
+    prompt = take(path, format, given)
     version = _store().put(prompt, name)
     print(f"{version} is sha256:{version.digest[:12]}, {prompt.length} virtual tokens")
 
@@ -184,17 +194,28 @@ def import_(
 @app.command()
 def export(
     reference: str = typer.Argument(help=_REFERENCE),
-    path: Path = typer.Argument(help="The file to write, or the folder with --peft."),
+    path: Path = typer.Argument(help="The file to write, or the folder with --peft or --for."),
     peft: bool = typer.Option(False, "--peft", help="Write a folder that PEFT reads."),
-    backbone: str | None = typer.Option(None, help="With --peft: the backbone that it was trained on."),
+    engine: str | None = typer.Option(None, "--for", help="Write a folder for another engine: vllm or sglang."),
+    backbone: str | None = typer.Option(None, help="With --peft or --for: the backbone that it was trained on."),
+    field: list[str] | None = typer.Option(
+        None, help="With --for: a column of the row in the request, as name=text; repeat. Default: an example."
+    ),
 ) -> None:
-    """Write a prompt as a file of its own, or as a PEFT folder.
+    """Write a prompt as a file of its own, as a PEFT folder, or as a folder for vLLM or SGLang.
 
     Example: softprompt prompts export sentiment@prod sentiment.safetensors
     """
+    from softprompt.cli.exporting import to_engine, to_peft
+    from softprompt.errors import ConfigError
+
+    if peft and engine:
+        raise ConfigError(f"`--peft` and `--for {engine}` write different folders; choose one")
     prompt = _store().get(reference)
     if peft:
-        _to_peft(prompt, backbone, path)
+        to_peft(prompt, backbone, path)
+    elif engine:
+        to_engine(prompt, backbone, path, engine, field or [])
     else:
         prompt.save(path)
     print(f"wrote {path}")
@@ -246,37 +267,3 @@ def _print_difference(found: Difference) -> None:
     for each in found.tokens:
         cosine = "none" if each.cosine is None else f"{each.cosine:+.4f}"
         print(f"{each.site}[{each.token}]: distance {each.distance:.4f}, cosine {cosine}")
-
-
-def _from_peft(
-    folder: Path, backbone: str | None, text: list[str] | None, template: str | None, label: list[str] | None
-) -> SoftPrompt:
-    """Read a PEFT folder; one of our own export needs neither template nor labels."""
-    from softprompt.backbones.backbone import load_backbone
-    from softprompt.errors import ConfigError
-    from softprompt.store.peft import import_peft
-    from softprompt.tasks.readout import LabelWords
-    from softprompt.tasks.template import Template
-
-    if not backbone:
-        raise ConfigError(f"`{folder}` is a folder of PEFT; say with --backbone which one its prompt was trained on")
-    if not (text or template or label):
-        return import_peft(folder, load_backbone(backbone, dtype="fp32"))
-    # PEFT puts its rows before everything, the beginning-of-sequence token included.
-    pattern = template or "{soft}" + Template.default(text or ["text"], "label").pattern.replace("{soft}", "")
-    words = {name: given or name for name, _, given in (each.partition("=") for each in label or [])}
-    spaced = not pattern.endswith((" ", "\n"))
-    readout = LabelWords.from_labels(list(words), words, leading_space=spaced) if words else None
-    return import_peft(folder, load_backbone(backbone, dtype="fp32"), template=Template(pattern), readout=readout)
-
-
-def _to_peft(prompt: SoftPrompt, backbone: str | None, folder: Path) -> None:
-    from softprompt.backbones.backbone import load_backbone
-    from softprompt.errors import ConfigError
-    from softprompt.prompts.manifest import name_of
-    from softprompt.store.peft import export_peft
-
-    name = backbone or name_of(prompt.provenance.get("backbone"))
-    if not name:
-        raise ConfigError("the prompt does not say which backbone it was trained on; give --backbone")
-    export_peft(prompt, load_backbone(name, dtype="fp32"), folder)

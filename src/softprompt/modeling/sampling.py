@@ -12,7 +12,7 @@ from torch import Tensor
 from softprompt.errors import ConfigError
 from softprompt.shapes import Float, Int
 
-_AT_ONCE = 16
+_AT_ONCE = 4
 """Rows drawn at a time: each takes several passes over a vocabulary of logits."""
 _LIKELIEST = 1024
 """Tokens among which a nucleus is looked for before all are sorted."""
@@ -126,10 +126,12 @@ def _draw(
     every border between two tokens.
     """
     temperature = _column(logits, [own.temperature for own in settings]).clamp(min=1e-6)
-    scaled = (logits - logits.amax(-1, keepdim=True)) / temperature  # the likeliest is 0: nothing overflows
-    uniform = torch.stack([torch.rand(logits.shape[1], generator=stream) for stream in streams])
-    shares = torch.softmax(_filtered(scaled, settings), dim=-1)
-    return (shares / -uniform.to(shares.device).log()).max(dim=-1).indices
+    scaled = (logits - logits.amax(-1, keepdim=True)).div_(temperature)  # the likeliest is 0: nothing overflows
+    uniform = torch.empty(logits.shape)
+    for row, stream in zip(uniform, streams, strict=True):
+        torch.rand(logits.shape[1], generator=stream, out=row)
+    shares = _filtered(scaled, settings).exp()
+    return shares.div_(uniform.to(logits.device).log_().neg_()).max(dim=-1).indices
 
 
 def _filtered(scaled: Float[Tensor, "M V"], settings: Sequence[Sampling]) -> Float[Tensor, "M V"]:
@@ -143,7 +145,7 @@ def _filtered(scaled: Float[Tensor, "M V"], settings: Sequence[Sampling]) -> Flo
         at = torch.tensor(rows, device=scaled.device)
         nucleus = _least_of_nucleus(scaled[at], _column(scaled, [settings[row].top_p for row in rows]))
         least[at] = least[at].maximum(nucleus)
-    return scaled.masked_fill(scaled < least, -math.inf)
+    return scaled if bool(least.isneginf().all()) else scaled.masked_fill(scaled < least, -math.inf)
 
 
 def _least_of_top(scaled: Float[Tensor, "M V"], counts: Sequence[int]) -> Float[Tensor, "M 1"]:
