@@ -188,7 +188,7 @@ def test_a_disk_that_fills_up_during_a_run_keeps_the_rows_so_far(call, kept_outs
         calls.append(descriptor)
         full() if len(calls) == 4 else flush(descriptor)
 
-    monkeypatch.setattr("softprompt.modeling.streaming.CHUNK", 1)
+    monkeypatch.setattr("softprompt.serving.streaming.CHUNK", 1)
     with monkeypatch.context() as patch:
         patch.setattr(answer_file.os, "fsync", later)
         result = call("run", kept_outside, "in.csv", "-o", "out.csv")

@@ -10,7 +10,6 @@ import pytest
 import torch
 
 from softprompt.errors import ConfigError, UnknownNameError
-from softprompt.modeling.answer_file import Layout
 from softprompt.modeling.answers import (
     Answer,
     LabelSet,
@@ -25,8 +24,9 @@ from softprompt.modeling.answers import (
 from softprompt.modeling.ensemble import check_members, how_of, joined, score_ensemble
 from softprompt.modeling.prompted_model import PromptedModel
 from softprompt.modeling.spans import Span, spans_of, write_spans
-from softprompt.modeling.streaming import Asked, answer_stream
 from softprompt.prompts.soft_prompt import SoftPrompt
+from softprompt.serving.answer_file import Layout
+from softprompt.serving.streaming import Asked, answer_stream
 from softprompt.tasks.chat import ChatTemplate
 from softprompt.tasks.free_text import Text
 from softprompt.tasks.readout import LabelWords

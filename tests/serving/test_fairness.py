@@ -77,6 +77,25 @@ def test_a_smaller_pass_is_given_where_rows_in_flight_wait():
     assert len(waiting.take(0, 1)) == 1  # one always
 
 
+def test_rows_of_other_lengths_come_later_than_make_a_pass_mostly_padding():
+    waiting = Waiting(rows=64, tokens=1000)
+    for width in (10, 11, 12, 100, 10, 90):
+        waiting.add(request("a", width))
+    assert [each.width for each in waiting.take(0)] == [10, 11, 12, 10]
+    assert [each.width for each in waiting.take(0)] == [100, 90]
+
+
+def test_names_share_a_pass_and_the_one_that_waited_longest_begins_it():
+    waiting = Waiting(rows=4, tokens=1000)
+    for _ in range(40):
+        waiting.add(request("flood", 20))
+    assert names(waiting.take(0)) == ["flood"] * 4
+    for name, width in (("rare", 90), ("some", 20), ("some", 20)):
+        waiting.add(request(name, width))
+    assert names(waiting.take(0)) == ["rare"]
+    assert sorted(names(waiting.take(0))) == ["flood", "flood", "some", "some"]
+
+
 def test_what_is_put_back_is_first():
     waiting = Waiting(rows=2, tokens=1000)
     for name in "abcd":
@@ -130,6 +149,16 @@ def test_a_flood_of_one_name_delays_another_by_a_few_passes(gated, kinds, kind):
         ticket.result(60)
         assert done[0] <= 6
         engine.close(drain=False)
+
+
+def test_places_in_a_full_flight_are_filled_several_at_once(gated, kinds):
+    asks = [Ask(kinds["long text"], FILM, max_tokens=8 + number % 9) for number in range(96)]
+    with Engine(gated, rows=32) as engine:
+        for ticket in [engine.submit(ask) for ask in asks]:
+            ticket.result(60)
+    joined = [len(each) for each in gated.passes]
+    assert sum(joined) == 96
+    assert len(joined) <= 32  # one by one they would take two passes in three
 
 
 def test_rows_in_flight_keep_their_pace_while_many_come(backbone, kinds):

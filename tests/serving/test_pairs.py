@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from softprompt.errors import ConfigError, DataError, EngineClosedError, TemplateError
+from softprompt.errors import ConfigError, DataError, EngineClosedError, IncompatiblePromptError, TemplateError
 from softprompt.modeling.prompted_model import PromptedModel
 from softprompt.serving.asking import Ask
 from softprompt.serving.catalog import Catalog
@@ -12,7 +12,8 @@ from softprompt.serving.engine import Engine
 from softprompt.serving.pairs import fields_of
 from softprompt.store.store import PromptStore
 from softprompt.tasks.template import Template
-from softprompt.testing.conformance import rows
+from softprompt.testing.conformance import prompt, rows
+from softprompt.testing.tiny import tiny_backbone
 
 FILM = {"text": "a gripping film"}
 
@@ -58,6 +59,14 @@ def test_a_text_for_several_fields_is_refused():
         fields_of(Template("{a} and {b}"), "good", "pair")
 
 
+def test_other_weights_are_refused_unless_allowed(backbone):
+    sister = prompt(tiny_backbone("gemma3", seed=1), 2)
+    with Engine(backbone) as engine:
+        with pytest.raises(IncompatiblePromptError, match="allow"):
+            next(engine.run([(sister, FILM)]))
+        assert next(engine.run([(sister, FILM)], allow_other_weights=True)).label
+
+
 def test_names_need_a_catalog(backbone, kinds, tmp_path):
     store = PromptStore(tmp_path)
     store.put(kinds["labels"], "mail")
@@ -74,9 +83,24 @@ def test_a_row_that_cannot_be_answered_is_raised_in_its_place(backbone, kinds):
     pairs = [(kinds["labels"], FILM)] * 3 + [(kinds["labels"], {"body": "?"})]
     with Engine(backbone) as engine:
         answers = engine.run(pairs)
+        assert [next(answers).label for _ in range(3)]
         with pytest.raises(TemplateError):
-            list(answers)
+            next(answers)
         assert engine.submit(Ask(kinds["labels"], FILM)).result(30)
+
+
+def test_a_row_that_fails_later_is_raised_in_its_place_and_the_rest_is_given_up(gated, kinds):
+    def spoil(rows, flight):
+        if any(len(row.ids) > 40 for row in rows):
+            raise RuntimeError("too long for me")
+
+    gated.spoil = spoil
+    pairs = [(kinds["labels"], FILM)] * 3 + [(kinds["labels"], {"text": "good " * 60})] + [(kinds["text"], FILM)] * 9
+    with Engine(gated) as engine:
+        answers = engine.run(pairs)
+        assert [next(answers).label for _ in range(3)]
+        with pytest.raises(RuntimeError, match="too long for me"):
+            next(answers)
 
 
 def test_it_waits_while_others_fill_the_queue(gated, kinds):

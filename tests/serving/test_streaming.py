@@ -15,11 +15,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from softprompt.errors import ConfigError, DataError, UnknownNameError
-from softprompt.modeling.answer_file import AnswerFile, Layout, _whole_rows, format_of
 from softprompt.modeling.answers import Answer
 from softprompt.modeling.prompted_model import PromptedModel
-from softprompt.modeling.streaming import Answered, Asked, answer_stream
 from softprompt.prompts.soft_prompt import SoftPrompt
+from softprompt.serving.answer_file import AnswerFile, Layout, _whole_rows, format_of
+from softprompt.serving.streaming import Answered, Asked, answer_stream
 from softprompt.tasks.readout import LabelWords
 from softprompt.tasks.template import Template
 from softprompt.testing.tiny import tiny_backbone

@@ -29,9 +29,9 @@ from softprompt.progress import meter, say
 from softprompt.registry import unknown_name
 
 if TYPE_CHECKING:
-    from softprompt.modeling.answer_file import AnswerFile, Layout
     from softprompt.modeling.ensemble import How
-    from softprompt.modeling.streaming import Answered, Asked
+    from softprompt.serving.answer_file import AnswerFile, Layout
+    from softprompt.serving.streaming import Answered, Asked
 
 Row = dict[str, str]
 ENSEMBLE = "answer"
@@ -88,9 +88,9 @@ def run(
     first, rows = _peek(read(source, asked), source)
     file = None if out is None else _begin(out, source, asked, {"backbone": backbone, "dtype": dtype, "ensemble": how})
     frozen = open_backbone(backbone, opened, device, dtype, allow_other_weights=allow_other_weights)
-    from softprompt.modeling.answer_file import Layout
     from softprompt.modeling.prompted_model import PromptedModel
-    from softprompt.modeling.streaming import answer_stream
+    from softprompt.serving.answer_file import Layout
+    from softprompt.serving.streaming import answer_stream
 
     model, done = PromptedModel(frozen), 0 if file is None else file.done
     parts = answer_stream(model, islice(rows, done, None), asked, ensemble=how, allow_other_weights=allow_other_weights)
@@ -144,7 +144,7 @@ def ask(opened: Sequence[Opened], source: Source, constants: Row) -> list[Asked]
         ConfigError: one text for a template with several fields.
         UnknownNameError: `--field` names a field that no template has.
     """
-    from softprompt.modeling.streaming import Asked
+    from softprompt.serving.streaming import Asked
 
     known = {field: None for each in opened for field in each.prompt.template.fields}
     for field in constants:
@@ -197,7 +197,7 @@ def _peek(rows: Iterator[Row], source: Source) -> tuple[Row, Iterator[Row]]:
 
 def _begin(out: Path, source: Source, asked: Sequence[Asked], options: dict[str, Any]) -> AnswerFile:
     """Open the output, and say where it goes on if it does."""
-    from softprompt.modeling.answer_file import AnswerFile
+    from softprompt.serving.answer_file import AnswerFile
 
     check_output(out)
     file = AnswerFile(out, _identity(source, asked, options))

@@ -13,8 +13,8 @@ from typing import Any, BinaryIO
 from softprompt import durable
 from softprompt.errors import ConfigError, DataError, StorageError
 from softprompt.modeling.answers import COLUMNS
-from softprompt.modeling.streaming import Answered
 from softprompt.registry import unknown_name
+from softprompt.serving.streaming import Answered
 
 FORMATS = {".csv": "csv", ".jsonl": "jsonl"}
 """What an output file may end in, and its format."""

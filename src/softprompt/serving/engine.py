@@ -21,7 +21,7 @@ from softprompt.serving.catalog import Catalog
 from softprompt.serving.inbox import Inbox
 from softprompt.serving.observing import Harmless, Observer, Unobserved
 from softprompt.serving.pace import Pace
-from softprompt.serving.pairs import answers_of
+from softprompt.serving.pairs import answers_of, asks_of
 from softprompt.serving.passes import InFlight, Passes
 from softprompt.serving.ticket import Request
 from softprompt.serving.waiting import Waiting
@@ -135,20 +135,25 @@ class Engine:
         self._inbox.put(request)
         return request
 
-    def run(self, pairs: Iterable[tuple[SoftPrompt | BoundPrompt | str, str | Mapping[str, str]]]) -> Iterator[Answer]:
+    def run(
+        self,
+        pairs: Iterable[tuple[SoftPrompt | BoundPrompt | str, str | Mapping[str, str]]],
+        *,
+        allow_other_weights: bool = False,
+    ) -> Iterator[Answer]:
         """Yield the answer to each row with its prompt, in order, in constant memory.
 
         Args:
             pairs: a prompt, or a name where the engine has a catalog, and a row's columns; a text alone will do where
                 the template asks for one field.
+            allow_other_weights: accept prompts trained on other weights of this architecture.
 
         Raises:
             SoftPromptError: a row cannot be answered; those before it have been.
         """
         most = max(1, 3 * self._inbox.room // 4)  # some places are left to others
-        return answers_of(
-            self.submit, pairs, full=lambda: self.waiting >= most, ahead=_AHEAD * self._rows, catalog=self._catalog
-        )
+        asks = asks_of(pairs, self._catalog, allow_other_weights=allow_other_weights)
+        return answers_of(self.submit, asks, full=lambda: self.waiting >= most, ahead=_AHEAD * self._rows)
 
     def close(self, *, drain: bool = True, timeout: float | None = None) -> None:
         """Take no more requests; finish those taken in (`drain`) or fail them, and end.

@@ -6,7 +6,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
-from softprompt.errors import ConfigError, DataError, QueueFullError
+from softprompt.errors import ConfigError, DataError, QueueFullError, SoftPromptError
 from softprompt.modeling.answers import Answer
 from softprompt.modeling.bound import BoundPrompt
 from softprompt.prompts.soft_prompt import SoftPrompt
@@ -20,36 +20,57 @@ Pair = tuple[SoftPrompt | BoundPrompt | str, str | Mapping[str, str]]
 """A prompt, or its name, and a row's columns, or the one text that its template asks for."""
 
 
-def answers_of(
-    submit: Callable[[Ask], Ticket],
-    pairs: Iterable[Pair],
-    *,
-    full: Callable[[], bool],
-    ahead: int,
-    catalog: Catalog | None = None,
-) -> Iterator[Answer]:
-    """Yield the answer to each pair, in order.
+def asks_of(
+    pairs: Iterable[Pair], catalog: Catalog | None = None, *, allow_other_weights: bool = False
+) -> Iterator[Ask]:
+    """Yield what each pair asks, as they are needed.
 
     Args:
-        submit: takes a request in.
-        pairs: read as they are needed.
-        full: tells that enough requests wait.
-        ahead: most requests that are taken in and not yielded yet, at least 1.
+        pairs: a prompt and a row each.
         catalog: finds prompts by name.
+        allow_other_weights: accept prompts trained on other weights of this architecture.
 
     Raises:
         ConfigError: a name, and there is no catalog.
         DataError: one text for a template that does not ask for one field.
-        SoftPromptError: a row cannot be answered; those behind it are given up.
+    """
+    for which, row in pairs:
+        name = which if isinstance(which, str) else ""
+        prompt = _found(which, catalog) if isinstance(which, str) else which
+        template = prompt.template.template if isinstance(prompt, BoundPrompt) else prompt.template
+        yield Ask(prompt, fields_of(template, row, name), name, allow_other_weights=allow_other_weights)
+
+
+def answers_of(
+    submit: Callable[[Ask], Ticket], asks: Iterable[Ask], *, full: Callable[[], bool], ahead: int
+) -> Iterator[Answer]:
+    """Yield the answers in order; what is wrong with a row is raised in its place.
+
+    Args:
+        submit: takes a request in.
+        asks: read as they are needed.
+        full: tells that enough requests wait.
+        ahead: most requests that are taken in and not yielded yet, at least 1.
+
+    Raises:
+        SoftPromptError: a row cannot be answered; those before it have been, and those behind it are given up.
     """
     tickets: deque[Ticket] = deque()
+    taken = _taken(submit, asks, tickets)
     try:
-        for pair in pairs:
+        while True:
             while tickets and (len(tickets) >= ahead or full()):
                 yield tickets.popleft().result().answer
-            yield from _submit(submit, _ask(pair, catalog), tickets)
-        while tickets:
-            yield tickets.popleft().result().answer
+            try:
+                there = next(taken)
+            except StopIteration:
+                break
+            except SoftPromptError as error:
+                yield from (ticket.result().answer for ticket in _popped(tickets))
+                raise error from None
+            if not there:
+                yield tickets.popleft().result().answer
+        yield from (ticket.result().answer for ticket in _popped(tickets))
     finally:
         for ticket in tickets:
             ticket.cancel()
@@ -77,28 +98,27 @@ def fields_of(template: Template, row: str | Mapping[str, str], name: str = "") 
     return {template.fields[0]: row}
 
 
-def _ask(pair: Pair, catalog: Catalog | None) -> Ask:
-    which, row = pair
-    if isinstance(which, str):
-        if catalog is None:
-            raise ConfigError(f"the prompt `{which}` is asked for by name, and the engine has no catalog; give it one")
-        prompt: SoftPrompt | BoundPrompt = catalog.find(which).prompt
-        name = which
-    else:
-        prompt, name = which, ""
-    template = prompt.template.template if isinstance(prompt, BoundPrompt) else prompt.template
-    return Ask(prompt, fields_of(template, row, name), name)
+def _found(name: str, catalog: Catalog | None) -> SoftPrompt:
+    if catalog is None:
+        raise ConfigError(f"the prompt `{name}` is asked for by name, and the engine has no catalog; give it one")
+    return catalog.find(name).prompt
 
 
-def _submit(submit: Callable[[Ask], Ticket], ask: Ask, tickets: deque[Ticket]) -> Iterator[Answer]:
-    """Take a request in; while others fill the queue, yield answers that are due, or wait."""
-    while True:
-        try:
-            tickets.append(submit(ask))
-        except QueueFullError as full:
-            if tickets:
-                yield tickets.popleft().result().answer
-            else:
-                time.sleep(min(full.retry_after, 0.1))
-            continue
-        return
+def _taken(submit: Callable[[Ask], Ticket], asks: Iterable[Ask], tickets: deque[Ticket]) -> Iterator[bool]:
+    """Take requests in, one a step; a step that finds no room yields False where a ticket can be waited for."""
+    for ask in asks:
+        while True:
+            try:
+                tickets.append(submit(ask))
+                break
+            except QueueFullError as full:
+                if not tickets:
+                    time.sleep(min(full.retry_after, 0.1))
+                    continue
+            yield False
+        yield True
+
+
+def _popped(tickets: deque[Ticket]) -> Iterator[Ticket]:
+    while tickets:
+        yield tickets.popleft()

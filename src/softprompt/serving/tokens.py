@@ -45,5 +45,5 @@ class TokenTexts:
         return tuple((token, self.of(token), log_probability) for token, log_probability in likeliest)
 
     def _decode(self, tokens: list[int]) -> str:
-        decoded: str = self._tokenizer.decode(tokens, skip_special_tokens=False)
+        decoded: str = self._tokenizer.decode(tokens, skip_special_tokens=False, clean_up_tokenization_spaces=False)
         return decoded

@@ -14,6 +14,10 @@ _ALIKE = 16
 """Rows of several names whose lengths differ by less than this part count as alike, so that names can take turns."""
 
 
+_WORTH = 8
+"""A pass of this part of its tokens is worth running, and more of them only while less than a quarter is padding."""
+
+
 class Waiting:
     """The line in front of the passes.
 
@@ -37,6 +41,11 @@ class Waiting:
 
     def __len__(self) -> int:
         return len(self._read) + len(self._written) + len(self._view)
+
+    @property
+    def only_written(self) -> bool:
+        """Whether no request waits that is read off, and needs no place in flight."""
+        return not self._read and all(request.writing is not None for request in self._view)
 
     def add(self, request: Request) -> None:
         """Let a request wait for its name's turn; an answer that is written costs its most tokens too."""
@@ -70,7 +79,7 @@ class Waiting:
             return []
         most = self.tokens if tokens is None else min(tokens, self.tokens)
         first = min(open_to, key=lambda request: self._served.get(request.ask.name, -1))
-        chosen = set(_alike(first, open_to, self.rows, most, places))
+        chosen = set(self._alike(first, open_to, most, places))
         self._view = [request for request in self._view if request not in chosen]
         self._serve(request.ask.name for request in chosen)
         return [request for request in open_to if request in chosen]
@@ -101,25 +110,29 @@ class Waiting:
             self._view += drawn
             room -= sum(request.width for request in drawn)
 
+    def _alike(self, first: Request, view: list[Request], tokens: int, places: int) -> list[Request]:
+        """A request and those whose rows are nearest to its in length, as many as are worth a pass."""
+        chosen, widest, real = [first], first.width, first.width
+        places -= first.writing is not None
+        for request in _by_likeness(first, view):
+            if request.writing is not None and places < 1:
+                continue
+            widest, real = max(widest, request.width), real + request.width
+            padded = widest * (len(chosen) + 1)
+            wasteful = padded > self.tokens // _WORTH and 3 * padded > 4 * real
+            if len(chosen) == self.rows or padded > tokens or wasteful:
+                break
+            places -= request.writing is not None
+            chosen.append(request)
+        return chosen
 
-def _alike(first: Request, view: list[Request], rows: int, tokens: int, places: int) -> list[Request]:
-    """A request and those whose rows are nearest to its in length, as many as a pass holds."""
+
+def _by_likeness(first: Request, view: list[Request]) -> list[Request]:
+    """All other requests, those nearest in length first, and of alike ones the first of each name, then the second."""
     ranks: Counter[str] = Counter()
     order: list[tuple[int, int, int]] = []
     grain = max(1, first.width // _ALIKE) if len({each.ask.name for each in view}) > 1 else 1
     for place, request in enumerate(view):
-        rank = ranks[request.ask.name]
+        order.append((abs(request.width - first.width) // grain, ranks[request.ask.name], place))
         ranks[request.ask.name] += 1
-        order.append((abs(request.width - first.width) // grain, rank, place))
-    chosen, widest = [first], first.width
-    places -= first.writing is not None
-    for _, _, place in sorted(order):
-        request = view[place]
-        if request is first or (request.writing is not None and places < 1):
-            continue
-        widest = max(widest, request.width)
-        if len(chosen) == rows or widest * (len(chosen) + 1) > tokens:
-            break
-        places -= request.writing is not None
-        chosen.append(request)
-    return chosen
+    return [view[place] for _, _, place in sorted(order) if view[place] is not first]

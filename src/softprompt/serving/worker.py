@@ -20,6 +20,9 @@ from softprompt.serving.ticket import Request, outcome_of
 from softprompt.serving.tokens import TokenTexts
 from softprompt.serving.waiting import Waiting
 
+_TOGETHER = 8
+"""Places that become free in a full flight are filled when an eighth of it is free, or after so many steps."""
+
 
 class Worker:
     """Brings requests from the line into passes, and tells them what came of it.
@@ -47,6 +50,7 @@ class Worker:
         self._passes, self._waiting = passes, waiting
         self._deadlines = Deadlines()
         self._texts = TokenTexts(model.backbone.tokenizer)
+        self._held = 0
 
     @property
     def idle(self) -> bool:
@@ -89,7 +93,7 @@ class Worker:
         most = self._passes.tokens
         if len(self._passes):
             most = self._pace.allowance(most)
-        new = self._waiting.take(self._passes.rows - len(self._passes), most)
+        new = self._waiting.take(self._places(), most)
         if not new:
             return new, 0
         clock, widths = monotonic(), [request.width for request in new]
@@ -100,6 +104,16 @@ class Worker:
         for outcome in outcomes.told:
             self._told(outcome, self._read)
         return new, sum(widths)
+
+    def _places(self) -> int:
+        """Rows that may join those in flight; where many fly, several at once or after some steps.
+
+        A pass over one row takes nearly as long as one over several, and each is a step that those in flight wait for.
+        """
+        places = self._passes.rows - len(self._passes)
+        few = 0 < places < self._passes.rows // _TOGETHER and self._waiting.only_written
+        self._held = self._held + 1 if few and self._held < _TOGETHER else 0
+        return 0 if self._held else places
 
     def _start(self, requests: Sequence[Request], now: float) -> None:
         self._inbox.leave(len(requests))
