@@ -179,7 +179,7 @@ def test_a_disk_that_cannot_be_written(refused, folder, kept_outside, monkeypatc
 
 
 def test_a_disk_that_fills_up_during_a_run_keeps_the_rows_so_far(call, kept_outside, monkeypatch):
-    from softprompt.modeling import answer_file
+    from softprompt.serving import answer_file
 
     Path("in.csv").write_text("text\na\nb\nc\n")
     flush, calls = os.fsync, []

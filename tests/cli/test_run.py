@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import csv
 import json
+from itertools import islice
 from pathlib import Path
 
 import pytest
 
 from softprompt.backbones import backbone
-from softprompt.modeling import answer_file, streaming
 from softprompt.modeling.prompted_model import PromptedModel
+from softprompt.serving import answer_file, streaming
+from softprompt.serving.engine import Engine
 from softprompt.store.store import PromptStore
 
 INBOX = 'id,text,note\n1,hello there,a\n2,"win, ""now""\nor never",b\n3,,c\n4,see you at home,d\n5,free,e\n'
@@ -46,17 +48,18 @@ def test_texts_give_a_table_with_the_answers_of_every_prompt(ok, kept):
     assert len(lines) == 3
 
 
-def test_every_prompt_answers_every_row_in_one_call(ok, kept, monkeypatch):
-    calls = []
-    score = PromptedModel.score
+def test_prompts_share_the_passes_of_an_engine(ok, kept, monkeypatch):
+    passes = []
+    begin = PromptedModel.begin
 
-    def counted(self, rows, prompts, **how):
-        calls.append((len(rows), len(set(prompts))))
-        return score(self, rows, prompts, **how)
+    def counted(self, rows, bounds, *rest):
+        passes.append((len(rows), len(set(bounds))))
+        return begin(self, rows, bounds, *rest)
 
-    monkeypatch.setattr(PromptedModel, "score", counted)
-    ok("run", "spam,mood", "a", "b", "c")
-    assert calls == [(6, 2)]
+    monkeypatch.setattr(PromptedModel, "begin", counted)
+    ok("run", "spam,mood", *"abcdefgh")
+    assert sum(rows for rows, _ in passes) == 16
+    assert 2 in {prompts for _, prompts in passes}
 
 
 def test_json_of_texts_is_a_line_a_row(ok, kept):
@@ -152,16 +155,14 @@ def test_several_fields_come_from_columns_or_from_the_command_line(call, ok, hom
 def test_a_killed_run_goes_on_behind_the_last_whole_row(call, ok, kept, inbox, small_chunks, monkeypatch):
     command = ["run", "spam", inbox, "-o"]
     ok(*command, "whole.csv")
-    score, calls = PromptedModel.score, []
+    answers = Engine.answers
 
-    def killed(self, rows, *rest, **how):
-        if calls:
-            raise KeyboardInterrupt
-        calls.append(len(rows))
-        return score(self, rows, *rest, **how)
+    def killed(self, asks):
+        yield from islice(answers(self, asks), 2)
+        raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(PromptedModel, "score", killed)
+        patch.setattr(Engine, "answers", killed)
         result = call(*command, "out.csv")
     assert result.exit_code == 130
     assert "stopped behind row 2; the same command goes on from there" in result.stderr

@@ -61,3 +61,10 @@ def test_what_cannot_be_studied(call, folder, words, text):
 
 def test_help_shows_an_example(ok):
     assert "Example: softprompt study" in " ".join(ok("study", "--help").split())
+
+
+def test_settings_that_would_do_nothing_here_have_no_flag(ok):
+    shown = ok("study", "--help")
+    for name in ("race", "extend", "ensemble", "budget", "report", "test-rows", "probe-rows", "abstain-accuracy"):
+        assert f"--{name}" not in shown
+    assert "--steps " in shown

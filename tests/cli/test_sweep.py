@@ -70,3 +70,10 @@ def test_without_optuna_it_says_what_to_install(call, folder, monkeypatch):
 
 def test_help_shows_an_example(ok):
     assert "Example: softprompt sweep" in " ".join(ok("sweep", "--help").split())
+
+
+def test_settings_that_would_do_nothing_here_have_no_flag(ok):
+    shown = ok("sweep", "--help")
+    for name in ("race", "extend", "ensemble", "report", "test-rows", "probe-rows", "abstain-accuracy"):
+        assert f"--{name}" not in shown
+    assert "--budget " in shown

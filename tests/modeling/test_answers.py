@@ -26,6 +26,7 @@ from softprompt.modeling.prompted_model import PromptedModel
 from softprompt.modeling.spans import Span, spans_of, write_spans
 from softprompt.prompts.soft_prompt import SoftPrompt
 from softprompt.serving.answer_file import Layout
+from softprompt.serving.engine import Engine
 from softprompt.serving.streaming import Asked, answer_stream
 from softprompt.tasks.chat import ChatTemplate
 from softprompt.tasks.free_text import Text
@@ -109,7 +110,8 @@ def test_tags_are_one_a_word_and_words_without_room_are_outside():
 
 def test_lines_of_every_kind_read_back(model):
     asked = [Asked.of(kind, prompt(model, readout)) for kind, readout in READOUTS.items()]
-    (part,) = answer_stream(model, ROWS, asked)
+    with Engine(model) as engine:
+        (part,) = answer_stream(engine, ROWS, asked)
     for form in ("csv", "jsonl"):
         layout = Layout(form, ["text"], list(READOUTS), list(READOUTS))
         whole = layout.head() + "".join(map(layout.line, part))
@@ -146,7 +148,8 @@ def test_plain_text_is_the_first_turn_of_a_conversation():
     turns = [{"role": "user", "content": "good?"}]
     assert json.loads(asked.fields({"text": "good?"})["messages"]) == turns
     assert json.loads(asked.fields({"text": json.dumps(turns)})["messages"]) == turns
-    ((one, other),) = answer_stream(PromptedModel(backbone), [{"text": "good?"}, {"text": json.dumps(turns)}], [asked])
+    with Engine(backbone) as engine:
+        ((one, other),) = answer_stream(engine, [{"text": "good?"}, {"text": json.dumps(turns)}], [asked])
     assert one.answers[0].label == other.answers[0].label
 
 
@@ -174,7 +177,8 @@ def test_an_ensemble_answers_in_one_call(model):
     expected = [sum(answers[i].probabilities["ham"] for answers in each) / 3 for i in range(3)]
     assert [one.probabilities["ham"] for one in found] == [pytest.approx(share, abs=1e-5) for share in expected]
     asked = [Asked.of(str(n), member) for n, member in enumerate(members)]
-    (part,) = answer_stream(model, ROWS, asked, ensemble="mean")
+    with Engine(model) as engine:
+        (part,) = answer_stream(engine, ROWS, asked, ensemble="mean")
     assert [line.answers[0].label for line in part] == [one.label for one in found]
 
 

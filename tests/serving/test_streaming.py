@@ -6,6 +6,7 @@ import contextlib
 import csv
 import io
 import json
+from dataclasses import replace
 from itertools import count, islice
 from pathlib import Path
 
@@ -17,9 +18,12 @@ from hypothesis import strategies as st
 from softprompt.errors import ConfigError, DataError, UnknownNameError
 from softprompt.modeling.answers import Answer
 from softprompt.modeling.prompted_model import PromptedModel
+from softprompt.modeling.sampling import Sampling
 from softprompt.prompts.soft_prompt import SoftPrompt
 from softprompt.serving.answer_file import AnswerFile, Layout, _whole_rows, format_of
+from softprompt.serving.engine import Engine
 from softprompt.serving.streaming import Answered, Asked, answer_stream
+from softprompt.tasks.free_text import Text
 from softprompt.tasks.readout import LabelWords
 from softprompt.tasks.template import Template
 from softprompt.testing.tiny import tiny_backbone
@@ -40,7 +44,8 @@ def test_a_stream_answers_like_score_whatever_the_chunk(model):
     asked = [Asked.of(str(n), prompt_for(model, tokens=n)) for n in (3, 5)]
     rows = [{"text": "word " * (i % 7), "id": str(i)} for i in range(11)]
     for chunk in (1, 4, 100):
-        found = [each for part in answer_stream(model, rows, asked, chunk=chunk) for each in part]
+        with Engine(model) as engine:
+            found = [each for part in answer_stream(engine, rows, asked, chunk=chunk) for each in part]
         assert [each.row for each in found] == rows
         for place, each in enumerate(asked):
             alone = model.score([{"text": row["text"]} for row in rows], each.prompt)
@@ -56,9 +61,36 @@ def test_an_endless_source_is_read_a_chunk_at_a_time(model):
             read.append(i)
             yield {"text": f"row {i}"}
 
-    parts = list(islice(answer_stream(model, endless(), [Asked.of("a", prompt_for(model))], chunk=4), 2))
+    with Engine(model, rows=2) as engine:
+        parts = list(islice(answer_stream(engine, endless(), [Asked.of("a", prompt_for(model))], chunk=4), 2))
     assert [len(part) for part in parts] == [4, 4]
-    assert len(read) == 8
+    assert len(read) < 8 + 200
+
+
+def test_answers_before_a_row_that_cannot_be_asked_come_first(model):
+    rows = [{"text": f"row {i}"} for i in range(6)] + [{"other": "column"}]
+    got = []
+    with Engine(model) as engine:
+        parts = answer_stream(engine, rows, [Asked.of("a", prompt_for(model))], chunk=4)
+        with pytest.raises(DataError, match="`a` asks for `text` in each row"):
+            got.extend(each.row["text"] for part in parts for each in part)
+    assert got == [f"row {i}" for i in range(6)]
+
+
+def test_draws_are_a_rows_own_wherever_a_stream_begins(model):
+    text = replace(prompt_for(model), readout=Text(6), requires=("text",))
+    rows = [{"text": "again"}] * 8
+    hot = Sampling(temperature=3.0, seed=7)
+
+    def texts(some, **given):
+        with Engine(model) as engine:
+            parts = answer_stream(engine, some, [Asked.of("t", text)], sampling=hot, **given)
+            return [each.answers[0].label for part in parts for each in part]
+
+    whole = texts(rows)
+    assert len(set(whole)) > 4
+    assert texts(rows[3:], first=3) == whole[3:]
+    assert texts(rows[:1], max_tokens=2)[0] != whole[0]
 
 
 def test_fields_come_from_columns_and_constants(model):

@@ -30,6 +30,7 @@ from softprompt.registry import unknown_name
 
 if TYPE_CHECKING:
     from softprompt.modeling.ensemble import How
+    from softprompt.modeling.sampling import Sampling
     from softprompt.serving.answer_file import AnswerFile, Layout
     from softprompt.serving.streaming import Answered, Asked
 
@@ -70,6 +71,10 @@ def run(
         None, metavar="mean|vote", help="Join the prompts' answers into one: mean of their probabilities, or vote."
     ),
     field: list[str] | None = typer.Option(None, metavar="NAME=VALUE", help="The value of a template's field; repeat."),
+    temperature: float = typer.Option(0.0, help="Of written text; 0 takes the likeliest token each time."),
+    top_p: float = typer.Option(1.0, help="Of written text: draw from the likeliest tokens of this probability."),
+    seed: int = typer.Option(0, help="Of the draws, where the temperature is above 0."),
+    max_tokens: int | None = typer.Option(None, min=1, help="Most tokens of a text; at most what the prompt allows."),
     backbone: str | None = BACKBONE,
     device: str | None = DEVICE,
     dtype: str | None = DTYPE,
@@ -86,20 +91,35 @@ def run(
     source = find_source(inputs or [], text, form, constants)
     asked = ask(opened, source, constants)
     first, rows = _peek(read(source, asked), source)
-    file = None if out is None else _begin(out, source, asked, {"backbone": backbone, "dtype": dtype, "ensemble": how})
+    sampling = _sampling(temperature, top_p, seed)
+    options = {"backbone": backbone, "dtype": dtype, "ensemble": how, "max_tokens": max_tokens, **vars(sampling)}
+    file = None if out is None else _begin(out, source, asked, options)
     frozen = open_backbone(backbone, opened, device, dtype, allow_other_weights=allow_other_weights)
-    from softprompt.modeling.prompted_model import PromptedModel
-    from softprompt.serving.answer_file import Layout
+    from softprompt.serving.engine import Engine
     from softprompt.serving.streaming import answer_stream
 
-    model, done = PromptedModel(frozen), 0 if file is None else file.done
-    parts = answer_stream(model, islice(rows, done, None), asked, ensemble=how, allow_other_weights=allow_other_weights)
+    done = 0 if file is None else file.done
     titles = [each.name for each in asked] if how is None else [ENSEMBLE]
-    if file is None and source.path is None and not as_json:
-        print(_table(source, asked, titles, list(chain.from_iterable(_counted(parts)))))
-        return
-    kinds = [each.prompt.readout.kind for each in asked[: len(titles)]]
-    _write(_counted(parts), Layout(_form(file, as_json), [*first], titles, kinds), titles, file)
+    with Engine(frozen) as engine:
+        coming = islice(rows, done, None)
+        parts = answer_stream(
+            engine, coming, asked, ensemble=how, sampling=sampling, max_tokens=max_tokens, first=done,
+            allow_other_weights=allow_other_weights,
+        )  # fmt: skip
+        if file is None and source.path is None and not as_json:
+            print(_table(source, asked, titles, list(chain.from_iterable(_counted(parts)))))
+            return
+        from softprompt.serving.answer_file import Layout
+
+        kinds = [each.prompt.readout.kind for each in asked[: len(titles)]]
+        _write(_counted(parts), Layout(_form(file, as_json), [*first], titles, kinds), titles, file)
+
+
+def _sampling(temperature: float, top_p: float, seed: int) -> Sampling:
+    """How text is written; what cannot be is said before a backbone is loaded."""
+    from softprompt.modeling.sampling import Sampling
+
+    return Sampling(temperature=temperature, top_p=top_p, seed=seed)
 
 
 def _form(file: AnswerFile | None, as_json: bool) -> str:

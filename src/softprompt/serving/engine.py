@@ -151,8 +151,18 @@ class Engine:
         Raises:
             SoftPromptError: a row cannot be answered; those before it have been.
         """
+        return self.answers(asks_of(pairs, self._catalog, allow_other_weights=allow_other_weights))
+
+    def answers(self, asks: Iterable[Ask]) -> Iterator[Answer]:
+        """Yield the answer to each request, in order, in constant memory.
+
+        Args:
+            asks: read as they are needed, some passes ahead of the answers.
+
+        Raises:
+            SoftPromptError: one cannot be asked or answered; those before it have been.
+        """
         most = max(1, 3 * self._inbox.room // 4)  # some places are left to others
-        asks = asks_of(pairs, self._catalog, allow_other_weights=allow_other_weights)
         return answers_of(self.submit, asks, full=lambda: self.waiting >= most, ahead=_AHEAD * self._rows)
 
     def close(self, *, drain: bool = True, timeout: float | None = None) -> None:

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import NamedTuple
 
-from softprompt.errors import ConfigError, DataError
+from softprompt.errors import ConfigError, DataError, SoftPromptError
 from softprompt.modeling.answers import Answer
 from softprompt.modeling.ensemble import How, check_members, joined
-from softprompt.modeling.prompted_model import PromptedModel
+from softprompt.modeling.sampling import Sampling
 from softprompt.prompts.soft_prompt import SoftPrompt
+from softprompt.serving.asking import Ask
+from softprompt.serving.engine import Engine
 from softprompt.tasks.chat import ChatTemplate
 from softprompt.tasks.messages import Message, as_json
 
 CHUNK = 256
-"""Rows read, answered and handed on together."""
+"""Rows handed on together."""
+_STREAMS = 1_000_003
+"""Seeds this far apart give no row the draws of another."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,22 +100,28 @@ class Answered(NamedTuple):
 
 
 def answer_stream(
-    model: PromptedModel,
+    engine: Engine,
     rows: Iterable[Mapping[str, str]],
     asked: Sequence[Asked],
     *,
     chunk: int | None = None,
     ensemble: How | None = None,
+    sampling: Sampling | None = None,
+    max_tokens: int | None = None,
+    first: int = 0,
     allow_other_weights: bool = False,
 ) -> Iterator[list[Answered]]:
     """Yield the rows in their order, each with every prompt's answer, a chunk at a time and in constant memory.
 
     Args:
-        model: the frozen backbone.
+        engine: answers them, in passes that all rows and prompts share.
         rows: each with the columns that `asked` names.
         asked: the prompts, at least one.
-        chunk: rows answered together, at least 1; by default 256.
+        chunk: rows handed on together, at least 1; by default 256.
         ensemble: join the prompts' answers into one, by `mean` or `vote`.
+        sampling: how tokens of text are chosen, each row with draws of its own; by default the likeliest.
+        max_tokens: most tokens of a text; by default, and at most, what the prompt allows.
+        first: number of the first row, which its draws depend on.
         allow_other_weights: accept prompts trained on other weights of this architecture.
 
     Raises:
@@ -119,14 +130,36 @@ def answer_stream(
         DataError: a row lacks a column.
         TemplateError: a row leaves nothing to read an answer from.
     """
-    coming = iter(rows)
-    prompts = [each.prompt for each in asked]
     if ensemble is not None:
-        check_members(prompts)
-    while part := list(islice(coming, chunk or CHUNK)):
-        views = [each.fields(row) for row in part for each in asked]
-        found = model.score(views, prompts * len(part), allow_other_weights=allow_other_weights)
-        width = len(asked)
-        each = [tuple(found[i * width : (i + 1) * width]) for i in range(len(part))]
-        given = each if ensemble is None else [(joined(answers, ensemble),) for answers in each]
-        yield [Answered(row, answers) for row, answers in zip(part, given, strict=True)]
+        check_members([each.prompt for each in asked])
+    coming: deque[Mapping[str, str]] = deque()  # rows that are asked and not yet answered by every prompt
+
+    def asks() -> Iterator[Ask]:
+        for number, row in enumerate(rows, start=first):
+            fields = [each.fields(row) for each in asked]
+            coming.append(row)
+            chosen = Sampling() if sampling is None else replace(sampling, seed=sampling.seed * _STREAMS + number)
+            for each, own in zip(asked, fields, strict=True):
+                yield Ask(each.prompt, own, each.name, chosen, max_tokens, allow_other_weights=allow_other_weights)
+
+    for answers in _groups(engine.answers(asks()), len(asked), chunk or CHUNK):
+        given = answers if ensemble is None else [(joined(each, ensemble),) for each in answers]
+        yield [Answered(coming.popleft(), each) for each in given]
+
+
+def _groups(answers: Iterator[Answer], width: int, most: int) -> Iterator[list[tuple[Answer, ...]]]:
+    """Yield answers row by row, `width` each, in lists of at most `most`; what came before an error comes first."""
+    done = False
+    while not done:
+        group: list[tuple[Answer, ...]] = []
+        try:
+            while len(group) < most and not done:
+                row = tuple(islice(answers, width))
+                done = len(row) < width
+                group += [] if done else [row]
+        except SoftPromptError:
+            if group:
+                yield group
+            raise
+        if group:
+            yield group
