@@ -9,7 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-PACKAGES = ("softprompt", "torch", "transformers", "tokenizers", "peft", "numpy", "scikit-learn")
+PACKAGES = ("softprompt", "torch", "transformers", "tokenizers", "peft", "numpy", "scikit-learn", "fastapi", "uvicorn")
 
 
 def describe(dtype: str, device: str = "cpu") -> dict[str, object]:

@@ -18,24 +18,27 @@ from machine import ROOT
 from results import write
 from subjects import Setting
 
-NAMES = ("speed", "invariance", "accuracy", "rivals", "bank", "compile", "kills")
-MODULES = {"compile": "compiling"}
+NAMES = ("speed", "invariance", "accuracy", "rivals", "bank", "compile", "kills", "serving", "http", "soak")
+MODULES = {"compile": "compiling", "http": "serving_http", "soak": "serving_soak"}
 TINY = {"backbone": "tiny-gemma3", "dtype": "fp32", "quick": True}
 USUAL = NAMES[:2]
+ALWAYS = {"soak": {"dtype": "fp32"}}
+"""What a benchmark is run with whatever is asked for."""
 
 
 def main() -> None:
     asked = _arguments()
     folder = Path(asked.out or ROOT / ("runs/benchmarks" if asked.quick else "results"))
-    setting = Setting(
-        asked.backbone, asked.data or (str(tinydata.write(folder / "data")) if asked.tiny else None), asked.quick,
-        asked.dtype, asked.device, str(folder), asked.only, asked.seeds, asked.rates, asked.minutes, asked.again,
-    )  # fmt: skip
+    data = asked.data or (str(tinydata.write(folder / "data")) if asked.tiny else None)
     for name in NAMES if "all" in asked.what else asked.what or USUAL:
-        began = time.monotonic()
+        began, own = time.monotonic(), argparse.Namespace(**{**vars(asked), **ALWAYS.get(name, {})})
+        setting = Setting(
+            own.backbone, data, own.quick, own.dtype, own.device, str(folder), own.only, own.seeds, own.rates,
+            own.minutes, own.again,
+        )  # fmt: skip
         print(f"== {name}", file=sys.stderr, flush=True)
         result = getattr(import_module(MODULES.get(name, name)), MODULES.get(name, name))(setting)
-        write(result, folder, _command(name, asked), asked.dtype, asked.device)
+        write(result, folder, _command(name, own), own.dtype, own.device)
         print(f"wrote {folder / name}.md ({time.monotonic() - began:.0f} s)", file=sys.stderr)
         for table in result.tables:
             print(f"\n{table.markdown()}" if table.rows else "")
@@ -53,7 +56,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--only", nargs="+", default=[], help="patterns of the cells to run, for instance 'trec-*'")
     parser.add_argument("--seeds", nargs="+", type=int, default=[], help="of accuracy and rivals")
     parser.add_argument("--rates", nargs="+", type=float, default=[], help="learning rates of rivals")
-    parser.add_argument("--minutes", type=float, help="begin no further cell after these")
+    parser.add_argument("--minutes", type=float, help="begin no further cell after these; of soak: so long")
     parser.add_argument("--again", action="store_true", help="run cells that are there already")
     parser.add_argument("--out", help="folder of the results; default: results, with --quick runs/benchmarks")
     found = parser.parse_args()
@@ -73,6 +76,7 @@ def _command(name: str, asked: argparse.Namespace) -> str:
     flags = [*(["--data DIR"] if asked.data else []), f"--backbone {backbone}", f"--dtype {asked.dtype}"]
     flags += [f"--device {asked.device}"] if asked.device != "cpu" else []
     flags += [f"--seeds {' '.join(map(str, asked.seeds))}"] if asked.seeds else []
+    flags += [f"--minutes {asked.minutes:g}"] if name == "soak" and asked.minutes else []
     flags += ["--tiny"] if asked.tiny else ["--quick"] if asked.quick else []
     return " ".join(["python benchmarks/run.py", name, *flags])
 

@@ -47,7 +47,7 @@ class Ours:
 
     def tokens(self, step: int) -> int:
         """Unpadded tokens of a step's rows, from the first field on."""
-        return sum(len(row.ids) for _, row in self._learner.batch(step))
+        return sum(len(item.row.ids) for _, item in self._learner.batch(step))
 
     def step(self, step: int) -> None:
         share = self._learner.share(step)
