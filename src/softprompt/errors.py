@@ -52,6 +52,10 @@ class TrainingError(SoftPromptError, RuntimeError):
     """A run that cannot go on, or a checkpoint that does not belong to the run asked for."""
 
 
+class OutOfMemoryError(TrainingError, MemoryError):
+    """A step that does not fit in the memory there is, however small its passes."""
+
+
 class QueueFullError(SoftPromptError, RuntimeError):
     """As many requests wait as may; try again in `retry_after` seconds."""
 

@@ -8,8 +8,17 @@ import re
 
 import numpy as np
 import pytest
+import torch
 
-from softprompt.errors import ConfigError, DataError, MissingExtraError, StorageError, TrainingError, UnknownNameError
+from softprompt.errors import (
+    ConfigError,
+    DataError,
+    MissingExtraError,
+    OutOfMemoryError,
+    StorageError,
+    TrainingError,
+    UnknownNameError,
+)
 from softprompt.evaluation.statistics import accuracy_interval
 from softprompt.experiments import study_cells, study_result, trials
 from softprompt.experiments.study import Study
@@ -162,6 +171,58 @@ def test_a_cell_that_fails_is_said_and_the_others_stand(backbone, task, tmp_path
         alone.run()
 
 
+@pytest.mark.parametrize(
+    "full", [OutOfMemoryError("step 1 does not fit"), torch.OutOfMemoryError("step 1 does not fit")]
+)
+def test_a_cell_that_failed_for_want_of_memory_is_tried_again(backbone, task, tmp_path, monkeypatch, full):
+    def asked():
+        return Study.of("length", [backbone], task, values=[1, 2], seeds=[0], config=BARE, folder=tmp_path / "s")
+
+    real, tries = trials.train, []
+
+    def sometimes(frozen, shown, config, **how):
+        tries.append(config.virtual_tokens)
+        if config.virtual_tokens == 2 and len(tries) < 3:
+            raise full
+        return real(frozen, shown, config, **how)
+
+    monkeypatch.setattr(trials, "train", sometimes)
+    found = asked().run()
+    assert "Failed: virtual tokens 2, seed 0: step 1 does not fit" in found.notes
+    assert str(asked().plan()).startswith(
+        "done   tiny-llama  virtual tokens 1  seed 0\nto do  tiny-llama  virtual tokens 2"
+    )
+    again = asked().run()
+    assert [point.value for point in again.points] == [1, 2]
+    assert not any(note.startswith("Failed") for note in again.notes)
+    asked().run()
+    assert tries == [1, 2, 2]
+
+
+def test_a_cell_that_failed_by_its_settings_is_not_tried_again(backbone, task, tmp_path, monkeypatch):
+    tries = []
+
+    def never(*given, **how):
+        tries.append(1)
+        raise TrainingError("not finite")
+
+    monkeypatch.setattr(trials, "train", never)
+    for _ in range(2):
+        with pytest.raises(TrainingError, match="none of the 1 cells of the study gave a figure; not finite"):
+            Study.of("length", [backbone], task, values=[1], seeds=[0], config=BARE, folder=tmp_path / "s").run()
+    assert tries == [1]
+
+
+def test_a_cell_takes_the_steps_that_the_plan_says(backbone, task, tmp_path):
+    plan = Study.of("length", [backbone], task, values=[1], seeds=[0], folder=tmp_path / "s").plan()
+    assert plan.config.extend == 0
+    assert plan.steps == plan.config.length == 40
+    long = TrainConfig(**BARE.model_dump(exclude_unset=True), extend=2)
+    longer = Study.of("length", [backbone], task, values=[1, 5], seeds=[0], config=long, folder=tmp_path / "s").plan()
+    assert "2 cells, 0 done; each 14 steps of 4 rows at most: 28 steps, 112 rows in all" in str(longer)
+    assert any("14 steps of 4 rows at most" in note for note in StudyResult.of(*given(task, long), tmp_path).notes)
+
+
 def test_a_cell_that_another_process_is_at_is_left_to_it(backbone, task, tmp_path):
     asked = Study.of("length", [backbone], task, values=[1, 2], seeds=[0], config=BARE, folder=tmp_path / "s")
     busy = next(iter(asked.grid))
@@ -294,6 +355,24 @@ def test_a_damaged_cell_is_said(tmp_path):
         ("placement", {"values": ["infix"]}, ConfigError, "has one field, and nothing lies between; leave out infix"),
         ("size", {"values": [1]}, ConfigError, "a study of sizes has its backbones for values; name those, and no oth"),
         ("rate", {"config": TrainConfig(learning_rate=0.1)}, ConfigError, "`learning_rate` varies in a study of rate;"),
+        (
+            "rate",
+            {"config": TrainConfig(race=True)},
+            ConfigError,
+            "`race` is True, and each training of a study is one",
+        ),
+        (
+            "rate",
+            {"config": TrainConfig(ensemble=2)},
+            ConfigError,
+            "`ensemble` is 2, and each training of a study is o",
+        ),
+        (
+            "rate",
+            {"config": TrainConfig(budget="5m")},
+            ConfigError,
+            "the budget is `5m`, and the trainings of a study ",
+        ),
         ("rate", {"config": TrainConfig(seed=3)}, ConfigError, "`seed` varies in a study of rate; give its values to"),
     ],
 )

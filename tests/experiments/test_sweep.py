@@ -8,7 +8,7 @@ import re
 import pytest
 import yaml
 
-from softprompt.errors import ConfigError, DataError, MissingExtraError, TrainingError
+from softprompt.errors import ConfigError, DataError, MissingExtraError, OutOfMemoryError, TrainingError
 from softprompt.experiments import sweep as sweeping
 from softprompt.experiments import sweep_result, trials
 from softprompt.experiments.sweep import sweep
@@ -106,6 +106,31 @@ def test_a_trial_that_fails_is_said_and_the_others_count(backbone, task, short, 
     assert " failed " in str(found)
 
 
+def test_a_trial_that_failed_for_want_of_memory_is_tried_again_once_a_run(backbone, task, short, tmp_path, monkeypatch):
+    real, tries = trials.train, []
+
+    def sometimes(frozen, shown, config, **how):
+        tries.append(config.init)
+        if len(tries) in (1, 3):
+            raise OutOfMemoryError("step 1 does not fit")
+        return real(frozen, shown, config, **how)
+
+    def found():
+        return sweep(backbone, task, {"init": ["text", "random"]}, short, trials=2, folder=tmp_path / "s")
+
+    monkeypatch.setattr(trials, "train", sometimes)
+    first = found()
+    assert [trial.failed for trial in first.trials] == ["step 1 does not fit", None]
+    assert "1 of 2 trials failed" in str(first)
+    assert "still running" not in str(first)
+    second, third = found(), found()
+    assert [trial.failed for trial in second.trials] == ["step 1 does not fit", None]
+    assert [trial.failed for trial in third.trials] == [None, None]
+    assert len(tries) == 4
+    assert found().trials == third.trials
+    assert len(tries) == 4, "what has ended is not done again"
+
+
 def test_settings_that_are_mappings_are_kept_whole(backbone, task, short, tmp_path, monkeypatch):
     seen = []
     monkeypatch.setattr(sweeping, "learn", lambda b, t, config, folder, start: seen.append(config) or fitted())
@@ -127,7 +152,7 @@ def test_every_trial_is_one_plain_run(backbone, task, short, tmp_path, monkeypat
     seen = []
     monkeypatch.setattr(sweeping, "learn", lambda b, t, config, folder, start: seen.append(config) or fitted())
     sweep(backbone, task, SPACE, short, trials=1, folder=tmp_path / "s")
-    assert (seen[0].race, seen[0].steps, seen[0].report) == (False, 2, False)
+    assert (seen[0].race, seen[0].extend, seen[0].steps, seen[0].report) == (False, 0, 2, False)
 
 
 def test_what_cannot_be_a_sweep(backbone, task, short, tmp_path, monkeypatch):
@@ -135,6 +160,10 @@ def test_what_cannot_be_a_sweep(backbone, task, short, tmp_path, monkeypatch):
         sweep(backbone, task, SPACE, trials=0)
     with pytest.raises(ConfigError, match="`steps` both varies and is fixed; take it out of the search, or do not set"):
         sweep(backbone, task, {"steps": [1, 2]}, short)
+    with pytest.raises(ConfigError, match="`ensemble` is 2, and each training of a sweep is one plain run; leave ens"):
+        sweep(backbone, task, SPACE, TrainConfig(ensemble=2))
+    with pytest.raises(ConfigError, match="`race` is True, and each training of a sweep is one plain run; leave race"):
+        sweep(backbone, task, SPACE, TrainConfig(race=True))
     rows = load_task({"train": toy_rows(8)}, name="bare")
     with pytest.raises(DataError, match="the task `bare` has no validation rows to choose by; give it a validation"):
         sweep(backbone, trials.replace(rows, splits={"train": rows.splits["train"]}), SPACE, short)

@@ -55,3 +55,17 @@ def test_a_trial_killed_before_it_had_settings_is_no_trial(tmp_path):
     assert journal.running() == (1,)
     journal.fail(1)
     assert [state.name for state in journal.begun().values()] == ["FAIL"]
+
+
+def test_what_two_processes_tell_of_one_trial_counts_once(tmp_path):
+    """The second has taken it up in good faith: the first told, and let go, behind its back."""
+    path = tmp_path / "journal.log"
+    one, two = TrialJournal(path, SPACE, 0), TrialJournal(path, SPACE, 0)
+    for number in (one.ask(), one.ask()):
+        assert number in two.running()
+    one.tell(0, 0.5)
+    two.tell(0, 0.5)
+    one.fail(1)
+    two.fail(1)
+    two.tell(1, 0.5)
+    assert [state.name for state in two.begun().values()] == ["COMPLETE", "FAIL"]

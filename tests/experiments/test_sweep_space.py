@@ -59,6 +59,8 @@ def test_it_is_plain_json():
         ({"init": ["text"]}, "`init` has 1 value(s) to choose from; give at least two, or fix it as a flag"),
         ({"init": "{"}, "`{` cannot be read as values with commas between them; write a,b,c"),
         ({"seed": "int:1:9"}, "`seed` may not vary: the trials of a sweep are compared on one measure; fix it instead"),
+        ({"race": "true,false"}, "`race` may not vary: each trial of a sweep is one plain run; take it out of the sea"),
+        ({"ensemble": "int:1:3"}, "`ensemble` may not vary: each trial of a sweep is one plain run"),
         ({"init_prompt": "a,b"}, "`init_prompt` may not vary: a sweep opens one prompt at most"),
     ],
 )

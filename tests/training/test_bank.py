@@ -11,8 +11,9 @@ from softprompt.modeling.prompted_model import PromptedModel
 from softprompt.tasks.load import load_task
 from softprompt.testing.tiny import tiny_backbone
 from softprompt.testing.toy import toy_rows
+from softprompt.training import folds
 from softprompt.training.bank import gradients
-from softprompt.training.budget import parse, race_cost
+from softprompt.training.budget import Course, parse
 from softprompt.training.candidates import field, settled
 from softprompt.training.config import TrainConfig
 from softprompt.training.folds import chosen_by_folds
@@ -187,7 +188,7 @@ def test_rungs_end_with_one_candidate():
         rungs = halving(count, 150, 256)
         assert [rung.step for rung in rungs] == [10 * 2**i for i in range(len(rungs))]
         assert (rungs[-1].keep if rungs else 1) == 1
-    assert race_cost(4, 150) / 150 < 1.3
+    assert Course(4).cost(150) / 150 < 1.3
 
 
 @pytest.mark.parametrize("text", ["soon", "5", "-3m", "0 steps", "m", "5 parsecs"])
@@ -217,13 +218,38 @@ def test_few_validation_rows_choose_by_folds(backbone, tmp_path):
     default = settled(config, task.template, task.readout, backbone, rows)
     candidates = field(config, default)
     model, folder = PromptedModel(backbone), RunFolder(tmp_path)
-    name, race = chosen_by_folds(model, rows, task.template, task.readout, candidates, folder, resume=False)
+    asked = (model, rows, task.template, task.readout, candidates, folder)
+    name, table, spent = chosen_by_folds(*asked, {"task": "a"}, resume=False)
     assert name in candidates
-    assert [row["candidate"] for row in race.table if row["step"] == 4 and row["goes_on"]] == [name]
-    assert [sum(row["step"] == step for row in race.table) for step in (2, 4)] == [4, 2]
-    assert len([event for event in folder.events() if event["event"] == "step"]) == 3 * (4 * 2 + 2 * 2)
-    again, _ = chosen_by_folds(model, rows, task.template, task.readout, candidates, folder, resume=True)
-    assert again == name
+    assert [row["candidate"] for row in table if row["step"] == 4 and row["goes_on"]] == [name]
+    assert [sum(row["step"] == step for row in table) for step in (2, 4)] == [4, 2]
+    steps = len([event for event in folder.events() if event["event"] == "step"])
+    assert steps == 3 * (4 * 2 + 2 * 2)
+    assert spent.examples == steps * config.batch_size
+    again = chosen_by_folds(*asked, {"task": "a"}, resume=True)
+    assert (again.winner, again.spent.examples) == (name, spent.examples)
+    with pytest.raises(TrainingError, match=r"cannot resume in .* its run had task = 'a', this one has 'b'"):
+        chosen_by_folds(*asked, {"task": "b"}, resume=True)
+
+
+def test_a_race_on_folds_has_so_many_rows_at_most(backbone, task, tmp_path, monkeypatch):
+    seen = []
+
+    class Spy(Trainer):
+        def fit(self, **how):
+            seen.extend(learner.lesson for learner in self.learners)
+            return super().fit(**how)
+
+    monkeypatch.setattr(folds, "ROWS", 30)
+    monkeypatch.setattr(folds, "Trainer", Spy)
+    config = TrainConfig(**{**RACE, "steps": 3}, parameterization="direct", learned_rows=False)
+    candidates = {name: config.model_copy(update={"init": name}) for name in ("text", "labels")}
+    asked = (PromptedModel(backbone), task.rows("train"), task.template, task.readout, candidates, RunFolder(tmp_path))
+    chosen_by_folds(*asked, {}, resume=False)
+    assert [(len(lesson.train), len(lesson.validation)) for lesson in seen] == [(20, 10)] * 6
+    for number in range(3):
+        learned, judged = ({row.key for row in rows} for rows in (seen[number].train, seen[number].validation))
+        assert not learned & judged
 
 
 def test_two_runs_do_not_share_a_folder(tmp_path):

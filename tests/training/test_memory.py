@@ -6,7 +6,8 @@ import signal
 import pytest
 import torch
 
-from softprompt.errors import TrainingError
+from softprompt.backbones.hardware import is_out_of_memory
+from softprompt.errors import OutOfMemoryError, TrainingError
 from softprompt.modeling.prompted_model import PromptedModel
 from softprompt.testing.tiny import tiny_backbone
 from softprompt.training import memory, trainer
@@ -14,7 +15,7 @@ from softprompt.training.bank import gradients
 from softprompt.training.config import TrainConfig
 from softprompt.training.learner import Learner
 from softprompt.training.lesson import Lesson
-from softprompt.training.memory import Holding, first_holding, graph_bytes, is_out_of_memory, machine_memory, read_plan
+from softprompt.training.memory import Holding, first_holding, graph_bytes, machine_memory, read_plan
 from softprompt.training.parallel import Learned
 from softprompt.training.runs import RunFolder
 from softprompt.training.scaling import LossScale
@@ -108,7 +109,7 @@ def test_at_few_tokens_layers_are_run_again_unless_that_was_forbidden():
 def test_what_fits_nowhere_ends_with_what_to_do(backbone, task, tmp_path, monkeypatch):
     passes, calls = fails_beyond(0)
     monkeypatch.setattr(trainer, "gradients", passes)
-    with pytest.raises(TrainingError, match="step 1 does not fit in memory with 16 tokens held at once; set"):
+    with pytest.raises(OutOfMemoryError, match="step 1 does not fit in memory with 16 tokens held at once; set"):
         train(backbone, task, run=tmp_path, **SETTINGS)
     assert calls[-1] == 16
 

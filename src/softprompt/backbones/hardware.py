@@ -95,3 +95,13 @@ def computes_bf16(device: torch.device) -> bool:
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     able = torch.cpu.get_capabilities()
     return any(able.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16"))
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Tell whether an error says that memory is full: torch has a type for it on GPUs and a sentence on CPUs.
+
+    >>> is_out_of_memory(MemoryError()), is_out_of_memory(ValueError("memory"))
+    (True, False)
+    """
+    full = isinstance(error, torch.OutOfMemoryError | MemoryError)
+    return full or "DefaultCPUAllocator: can't allocate" in str(error)

@@ -90,8 +90,10 @@ def choose_rows(prompt: SoftPrompt, source: str, split: str, label: str | None) 
     trained_on = prompt.provenance.get("task")
     seed = prompt.provenance.get("seed")
     if isinstance(trained_on, dict) and isinstance(seed, int):
+        # files of before the division's own seed was kept have the prompt's, which it was then
+        drawn, shots = trained_on.get("seed", seed), trained_on.get("shots")
         with suppress(SoftPromptError):  # not the rows of the training: `load_split` says what is wrong, if anything
-            task = load_task(source, kind=kind, label=label, template=pattern, seed=seed)
+            task = load_task(source, kind=kind, label=label, template=pattern, seed=drawn or 0, shots=shots)
             if task.data_hash == trained_on.get("data") and split in task.splits:
                 return _known_rows(prompt, task, source, split)
     rows = load_split(source, split, prompt.template, prompt.readout, label=label)
@@ -103,7 +105,8 @@ def choose_rows(prompt: SoftPrompt, source: str, split: str, label: str | None) 
 def _known_rows(prompt: SoftPrompt, task: Task, source: str, split: str) -> Chosen:
     """The rows of a split that training divided, and which of them the prompt has learned from."""
     rows, origin = task.splits[split], f"`{split}` of `{source}`, divided as in the training of this prompt"
-    if prompt.provenance.get("fitted on") == "all rows" or split == "train":
+    fitted = prompt.provenance.get("fitted on")
+    if split == "train" or fitted == "all rows" or (fitted == "all rows but validation" and split != "validation"):
         return Chosen(rows, tuple(range(len(rows))), f"{origin}; the prompt has learned from these rows")
     used = ", used for selection" if split == "validation" else ""
     return Chosen(rows, task.overlap(split), origin + used)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import inspect
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, TypeVar
 
 import typer
@@ -17,15 +17,22 @@ from pydantic.fields import FieldInfo
 F = TypeVar("F", bound=Callable[..., None])
 Flags = Mapping[str, tuple[Any, Any]]
 """Flags that several verbs have: by name, the type and the `typer.Option`."""
+NOT_OF_EXPERIMENTS = (
+    "race", "extend", "ensemble", "report", "test_rows", "probe_rows", "abstain_accuracy",
+)  # fmt: skip
+"""Settings without a flag where many trainings are compared: each is one plain run without a report."""
 PANEL = "Settings: flag = line of the YAML file = Python argument"
 
 
-def with_settings(model: type[BaseModel], shared: Flags | None = None) -> Callable[[F], F]:
+def with_settings(
+    model: type[BaseModel], shared: Flags | None = None, *, without: Collection[str] = ()
+) -> Callable[[F], F]:
     """Give a verb a flag for every field of `model`; those that are not used arrive as `None`.
 
     Args:
         model: the settings; name, type, description and default of each field make its flag.
         shared: more flags, which come first in the help.
+        without: fields that get no flag, for the verb has no use for them.
 
     Returns:
         A decorator for a function that takes all of them as `**settings`.
@@ -37,7 +44,7 @@ def with_settings(model: type[BaseModel], shared: Flags | None = None) -> Callab
         named = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own if p.default is not p.empty]
         first = [p for p in own if p.default is p.empty]
         flags = [_keyword(name, *flag) for name, flag in (shared or {}).items()]
-        added = [_parameter(name, field) for name, field in model.model_fields.items()]
+        added = [_parameter(name, field) for name, field in model.model_fields.items() if name not in without]
         signature = inspect.Signature([*first, *flags, *named, *added], return_annotation=None)
         function.__signature__ = signature  # type: ignore[attr-defined]
         function.__annotations__ = {p.name: p.annotation for p in signature.parameters.values()} | {"return": None}

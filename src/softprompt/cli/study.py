@@ -10,13 +10,13 @@ import typer
 
 from softprompt.cli.opening import AS_JSON, DEFAULT_BACKBONE, DEVICE, DTYPE
 from softprompt.cli.output import print_json
-from softprompt.cli.settings import with_settings
+from softprompt.cli.settings import NOT_OF_EXPERIMENTS, with_settings
 from softprompt.cli.task_flags import CONFIG, SOURCE, TASK, open_task, told_apart
 from softprompt.progress import say
 from softprompt.training.config import TrainConfig
 
 
-@with_settings(TrainConfig, TASK)
+@with_settings(TrainConfig, TASK, without=(*NOT_OF_EXPERIMENTS, "budget"))
 def study(
     kind: str = typer.Argument(help="What varies: length, init, placement, size, seeds or rate."),
     source: str = SOURCE,

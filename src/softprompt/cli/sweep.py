@@ -9,7 +9,7 @@ import typer
 
 from softprompt.cli.opening import AS_JSON, DEFAULT_BACKBONE, DEVICE, DTYPE, open_prompt
 from softprompt.cli.output import print_json
-from softprompt.cli.settings import with_settings
+from softprompt.cli.settings import NOT_OF_EXPERIMENTS, with_settings
 from softprompt.cli.task_flags import CONFIG, SOURCE, TASK, open_task, told_apart
 from softprompt.progress import say
 from softprompt.training.config import TrainConfig
@@ -22,7 +22,7 @@ SEARCH = typer.Option(
 )
 
 
-@with_settings(TrainConfig, TASK)
+@with_settings(TrainConfig, TASK, without=NOT_OF_EXPERIMENTS)
 def sweep(
     source: str = SOURCE,
     search: list[str] | None = SEARCH,

@@ -13,7 +13,7 @@ from softprompt.experiments.folder import ExperimentFolder, digest_of, named
 from softprompt.experiments.study_cells import Measured, judged_rows, measure_cell
 from softprompt.experiments.study_grid import KINDS, Cell, Grid, settings_of, task_of
 from softprompt.experiments.study_result import StudyResult
-from softprompt.experiments.trials import as_in_papers, explicit, plain, without_test
+from softprompt.experiments.trials import as_in_papers, explicit, most_steps, plain, refuse_several, without_test
 from softprompt.home import runs_dir
 from softprompt.progress import say
 from softprompt.tasks.task import Example, Task
@@ -58,7 +58,7 @@ class Plan:
     @property
     def steps(self) -> int:
         """Optimizer steps of all cells at most."""
-        return len(self.grid) * self.config.length
+        return len(self.grid) * most_steps(self.config)
 
     @property
     def examples(self) -> int:
@@ -78,7 +78,7 @@ class Plan:
         return "\n".join(
             [
                 *lines,
-                f"{len(self.grid)} cells, {len(self.done)} done; each {self.config.length} steps of "
+                f"{len(self.grid)} cells, {len(self.done)} done; each {most_steps(self.config)} steps of "
                 f"{self.config.batch_size} rows at most: {self.steps:,} steps, {self.examples:,} rows in all",
                 f"time left to train: {left}; then each is judged on {self.rows:,} {self.split} rows",
                 f"folder: {self.folder}",
@@ -90,7 +90,8 @@ class Plan:
 class Study:
     """A study that can be planned, run, and run again: cells that have ended are not repeated.
 
-    Several processes may run one study; each takes cells that nobody else is at.
+    Several processes may run one study; each takes cells that nobody else is at. A cell that failed for want of memory
+    is tried once in every run; one that failed by its own settings is not tried again.
 
     Attributes:
         grid: its cells.
@@ -142,8 +143,8 @@ class Study:
 
         Raises:
             UnknownNameError: a kind, split or placement that does not exist.
-            ConfigError: a value out of range or given twice, a setting that varies and is fixed, or a split that
-                prompts learn from.
+            ConfigError: a value out of range or given twice, a setting that varies and is fixed, one that makes more
+                of a cell than one plain run, or a split that prompts learn from.
             DataError: the task has no validation rows.
         """
         if not backbones or rows < 1:
@@ -151,6 +152,7 @@ class Study:
         names = [backbone if isinstance(backbone, str) else backbone.name for backbone in backbones]
         grid = Grid.of(kind, names, task, values, seeds)
         _refuse_fixed(kind, config)
+        refuse_several(config, "study", timed=False)
         without_test(task)
         judged = judged_rows(task, split, rows)
         shared = as_in_papers(config)
@@ -167,7 +169,8 @@ class Study:
         config, train = plain(self.config, {}), self.task.splits["train"]
         steps = config.steps or default_steps(len(self.task.labels), len(train), config.batch_size)
         known = config.model_copy(update={"steps": steps})
-        return Plan(self.grid, self.done(), len(self.rows), self.split, known, self.folder.path)
+        ended = {cell: measured for cell, measured in self.done().items() if not measured.again}
+        return Plan(self.grid, ended, len(self.rows), self.split, known, self.folder.path)
 
     def run(self) -> StudyResult:
         """Train every cell that has not ended and is nobody else's, and return what there is then.
@@ -188,7 +191,7 @@ class Study:
         return StudyResult.of(self.grid, self.task, self.done(), self.plan().config, self.split, self.folder.path)
 
     def done(self) -> dict[Cell, Measured]:
-        """The cells that have ended."""
+        """The cells that have ended, for want of memory too."""
         found = ((cell, Measured.read(self._file(cell))) for cell in self.grid)
         return {cell: measured for cell, measured in found if measured is not None}
 
@@ -197,7 +200,8 @@ class Study:
         backbone: Backbone | None = None
         for cell in cells:
             with self.folder.held(f"cell-{named(cell.name)}") as mine:
-                if not mine or self._file(cell).exists():
+                before = Measured.read(self._file(cell)) if mine else None
+                if not mine or (before is not None and not before.again):
                     continue
                 backbone = backbone or self.loaders[cell.backbone]()
                 self._run(cell, backbone)

@@ -13,10 +13,10 @@ import numpy as np
 
 from softprompt import durable
 from softprompt.backbones.backbone import Backbone
-from softprompt.errors import ConfigError, StorageError, TemplateError, TrainingError
+from softprompt.errors import ConfigError, StorageError
 from softprompt.evaluation.evaluate import Evaluation, evaluate
 from softprompt.experiments.study_grid import Cell
-from softprompt.experiments.trials import learn, without_test
+from softprompt.experiments.trials import FAILURES, failure, learn, without_test
 from softprompt.modeling.prompted_model import PromptedModel
 from softprompt.tasks.task import Example, Task
 from softprompt.training.config import TrainConfig
@@ -37,6 +37,7 @@ class Measured:
         seconds: spent training.
         digest: of the prompt.
         failed: why there is no figure.
+        again: it failed for want of memory, and the next run of the study tries it again.
     """
 
     backbone: str
@@ -52,6 +53,7 @@ class Measured:
     seconds: float = 0.0
     digest: str = ""
     failed: str | None = None
+    again: bool = False
 
     @property
     def accuracy(self) -> float:
@@ -115,10 +117,10 @@ def measure_cell(
     }
     try:
         result = learn(backbone, without_test(task), config, folder)
-    except (TrainingError, TemplateError, ConfigError, MemoryError) as error:
-        return Measured(**about, failed=" ".join(str(error).split()))
-    result.prompt.save(folder / "prompt.safetensors")
-    seen, fit = evaluate(PromptedModel(backbone), result.prompt, rows), result.fit
+        result.prompt.save(folder / "prompt.safetensors")
+        seen, fit = evaluate(PromptedModel(backbone), result.prompt, rows), result.fit
+    except FAILURES as error:
+        return Measured(**about, **failure(error))
     if not isinstance(seen, Evaluation):
         return Measured(**about, failed=f"a study needs answers that are right or wrong, and `{task.kind}` has none")
     return Measured(

@@ -18,6 +18,7 @@ from softprompt.evaluation.tables import percent, percent_interval, table, wrapp
 from softprompt.experiments.plots import Curve, study_curves
 from softprompt.experiments.study_cells import Measured, row_interval
 from softprompt.experiments.study_grid import KINDS, Cell, Grid
+from softprompt.experiments.trials import most_steps
 from softprompt.progress import say
 from softprompt.tasks.task import Task
 from softprompt.training.config import TrainConfig
@@ -209,9 +210,9 @@ def _notes(
     notes.append(_over_all(good) if grid.kind == "seeds" else _about_seeds(len(grid.seeds)))
     with_rows = "" if config.learned_rows is False else " with learned rows where it can have them"
     notes.append(
-        f"Every cell trained `{config.parameterization}`{with_rows}, {config.length} steps of {config.batch_size} rows "
-        f"at most, and stopped after {config.patience} validations without improvement; more steps may favour other "
-        "values."
+        f"Every cell trained `{config.parameterization}`{with_rows}, {most_steps(config)} steps of {config.batch_size} "
+        f"rows at most, and stopped after {config.patience} validations without improvement; more steps may favour "
+        "other values."
     )
     overlap = len(task.overlap(split))
     if overlap:

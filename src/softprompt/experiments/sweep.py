@@ -5,18 +5,18 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from softprompt import durable
 from softprompt.backbones.backbone import Backbone
-from softprompt.errors import ConfigError, MissingExtraError, TemplateError, TrainingError
+from softprompt.errors import ConfigError, MissingExtraError
 from softprompt.experiments.folder import ExperimentFolder, digest_of, named
 from softprompt.experiments.sweep_result import SweepResult, Trial
 from softprompt.experiments.sweep_space import DEFAULT, Space
-from softprompt.experiments.trials import explicit, learn, plain, without_test
+from softprompt.experiments.trials import FAILURES, explicit, failure, learn, plain, refuse_several, without_test
 from softprompt.home import runs_dir
 from softprompt.progress import say
 from softprompt.prompts.soft_prompt import SoftPrompt
@@ -52,7 +52,8 @@ def sweep(
     Tree-structured Parzen estimators (Bergstra et al. 2011) choose what to try next, through Optuna. Every trial is
     one plain training; the test rows are not even handed to it. No trial is cut short: a trial ends by its own
     `patience`. The same call goes on where an earlier one was stopped, and several processes may make it at
-    once: each takes trials that nobody else is at, and takes up those whose process is gone.
+    once: each takes trials that nobody else is at, and takes up those whose process is gone, or that failed for want
+    of memory in an earlier run.
 
     Args:
         backbone: the frozen transformer.
@@ -65,7 +66,8 @@ def sweep(
 
     Raises:
         MissingExtraError: Optuna is not installed.
-        ConfigError: `trials` is below 1, a setting both varies and is fixed, or the folder holds another sweep.
+        ConfigError: `trials` is below 1, a setting both varies and is fixed or makes more of a trial than one plain
+            run, or the folder holds another sweep.
         UnknownNameError: a setting that does not exist.
         DataError: the task has no validation rows.
         TrainingError: every trial failed.
@@ -108,6 +110,8 @@ class _Sweep:
     folder: ExperimentFolder
     start: SoftPrompt | None
     journal: TrialJournal
+    tried: set[int] = field(default_factory=set)
+    """The trials that this process has been at, so that it tries none of them twice."""
 
     @classmethod
     def of(
@@ -123,6 +127,7 @@ class _Sweep:
         both = sorted(set(space.axes) & (config.model_fields_set if config else set()))
         if both:
             raise ConfigError(f"`{both[0]}` both varies and is fixed; take it out of the search, or do not set it")
+        refuse_several(config, "sweep")
         seen = without_test(task)
         definition = _definition(backbone, task, space, config, start)
         place = Path(folder) if folder else runs_dir() / f"sweep-{named(task.name.lower())}-{digest_of(definition)}"
@@ -137,7 +142,7 @@ class _Sweep:
     def turn(self) -> _Turn | None:
         """Take up a trial whose process is gone, or begin one; `None` when there is nothing left to begin."""
         with self.folder.held("sweep", wait=True):
-            for number in self.journal.running():
+            for number in [number for number in self.journal.running() if number not in self.tried]:
                 if lock := self.folder.claim(f"trial-{number}"):
                     return _Turn(number, lock)
             if len(self.journal.begun()) >= self.most:
@@ -146,16 +151,17 @@ class _Sweep:
             return _Turn(number, self.folder.claim(f"trial-{number}", wait=True))
 
     def run(self, turn: _Turn) -> None:
-        """Train, unless that was done before a kill, and end the trial."""
+        """Train, unless that was done before a kill, and end the trial, or leave it to the next run of the sweep."""
+        self.tried.add(turn.number)
         file = self._file(turn.number)
-        if not file.exists():
+        if not file.exists() or Trial.read(turn.number, file).again:
             measured = self._measured(turn.number)
             durable.write_text(file, json.dumps(measured, indent=2, ensure_ascii=False) + "\n")
         trial = Trial.read(turn.number, file)
-        if trial.loss is None:
-            self.journal.fail(turn.number)
-        else:
+        if trial.loss is not None:
             self.journal.tell(turn.number, trial.loss)
+        elif not trial.again:
+            self.journal.fail(turn.number)
         self._tell(trial)
 
     def _measured(self, number: int) -> dict[str, Any]:
@@ -165,8 +171,8 @@ class _Sweep:
             fit = learn(
                 self.backbone, self.task, plain(self.config, settings), self._file(number).parent, self.start
             ).fit
-        except (TrainingError, TemplateError, ConfigError, MemoryError) as error:
-            return {"settings": settings, "failed": " ".join(str(error).split())}
+        except FAILURES as error:
+            return {"settings": settings, **failure(error)}
         measured = {"loss": fit.validation["loss"], "accuracy": fit.validation.get("accuracy")}
         return {"settings": settings, **measured, "examples": fit.examples, "seconds": fit.seconds}
 

@@ -90,12 +90,12 @@ class TrialJournal:
         return {name: _decoded(axis, params[name]) for name, axis in self._space.axes.items()}
 
     def tell(self, number: int, loss: float) -> None:
-        """End a trial with its validation loss."""
-        self._study.tell(number, loss)
+        """End a trial with its validation loss, unless another process, which had it before, has ended it."""
+        self._study.tell(number, loss, skip_if_finished=True)
 
     def fail(self, number: int) -> None:
-        """End a trial that gave no loss."""
-        self._study.tell(number, state=TrialState.FAIL)
+        """End a trial that gave no loss, unless another process has ended it."""
+        self._study.tell(number, state=TrialState.FAIL, skip_if_finished=True)
 
     def _trials(self) -> list[FrozenTrial]:
         trials: list[FrozenTrial] = self._study.get_trials(deepcopy=False)

@@ -34,6 +34,7 @@ class Trial:
         examples: rows learned from, each time counted.
         seconds: spent training.
         failed: why it gave no loss.
+        again: it failed for want of memory, and the next run of the sweep tries it again.
     """
 
     number: int
@@ -43,6 +44,7 @@ class Trial:
     examples: int = 0
     seconds: float = 0.0
     failed: str | None = None
+    again: bool = False
 
     @classmethod
     def read(cls, number: int, file: Path) -> Trial:

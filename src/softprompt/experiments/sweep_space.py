@@ -16,6 +16,8 @@ DEFAULT = {"learning_rate": "log:0.003:0.1", "virtual_tokens": "log:5:100", "ini
 """What is searched where nothing is said."""
 FIXED = ("seed", "validation_rows", "report", "test_rows", "probe_rows", "abstain_accuracy", "checkpoint_every")
 """Settings that decide what is measured, not how good it is."""
+PLAIN = ("race", "ensemble")
+"""Settings that make more of a trial than one plain run."""
 RANGES = ("log", "int", "float")
 
 
@@ -119,6 +121,8 @@ def _axis(name: str, how: Any) -> Span | Choice:
         raise unknown_name("option", name, TrainConfig.model_fields)
     if name in FIXED:
         raise ConfigError(f"`{name}` may not vary: the trials of a sweep are compared on one measure; fix it instead")
+    if name in PLAIN:
+        raise ConfigError(f"`{name}` may not vary: each trial of a sweep is one plain run; take it out of the search")
     if name == "init_prompt":
         raise ConfigError("`init_prompt` may not vary: a sweep opens one prompt at most; run a sweep for each")
     kind, sign, ends = str(how).partition(":")

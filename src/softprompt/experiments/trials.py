@@ -7,8 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from softprompt.backbones.backbone import Backbone
-from softprompt.errors import DataError, TrainingError
+from softprompt.errors import ConfigError, DataError, TemplateError, TrainingError
 from softprompt.progress import say
 from softprompt.prompts.soft_prompt import SoftPrompt
 from softprompt.tasks.task import Task
@@ -16,10 +18,54 @@ from softprompt.training.config import TrainConfig
 from softprompt.training.runs import RunFolder
 from softprompt.training.train import TrainResult, train
 
-SINGLE: dict[str, Any] = {"race": False}
-"""What makes a training one plain run."""
+SINGLE: dict[str, Any] = {"race": False, "extend": 0}
+"""What makes a training one plain run, of no more steps than it has."""
 PAPER: dict[str, Any] = {"parameterization": "direct", "learned_rows": False}
 """What papers on prompt tuning train: virtual tokens at the input, and nothing else."""
+
+
+FAILURES = (TrainingError, TemplateError, ConfigError, MemoryError, torch.OutOfMemoryError)
+"""What ends one training of an experiment and not the experiment."""
+
+
+def failure(error: BaseException) -> dict[str, Any]:
+    """Return why a training gave nothing, and whether it may be tried `again`: memory that is full is not its fault."""
+    full = isinstance(error, MemoryError | torch.OutOfMemoryError)
+    return {"failed": " ".join(str(error).split()) or type(error).__name__, "again": full}
+
+
+def refuse_several(config: TrainConfig | None, what: str, *, timed: bool = True) -> None:
+    """Refuse settings that would make more of a training than one plain run.
+
+    Args:
+        config: the settings that all trainings of the experiment share.
+        what: the experiment, for the message.
+        timed: whether each may have a budget of its own.
+
+    Raises:
+        ConfigError: a race, an ensemble, or a budget that may not be.
+    """
+    given = explicit(config)
+    several = {"race": given["race"], "ensemble": given.get("ensemble", 1) > 1}
+    for name in [name for name, asked in several.items() if asked]:
+        raise ConfigError(
+            f"`{name}` is {given[name]}, and each training of a {what} is one plain run; leave {name} out, and use it "
+            "with the settings that are found"
+        )
+    if not timed and given.get("budget"):
+        raise ConfigError(
+            f"the budget is `{given['budget']}`, and the trainings of a {what} are compared at the same number of "
+            "steps; give steps instead"
+        )
+
+
+def most_steps(config: TrainConfig) -> int:
+    """Return the steps that a training may take, each time that it goes on, for twice as long, counted.
+
+    >>> most_steps(TrainConfig(steps=100, extend=0)), most_steps(TrainConfig(steps=100, extend=2))
+    (100, 700)
+    """
+    return config.length * ((2 << (config.extend or 0)) - 1)
 
 
 def without_test(task: Task) -> Task:

@@ -10,6 +10,7 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
+from softprompt.backbones.hardware import is_out_of_memory
 from softprompt.errors import BackboneError
 from softprompt.modeling.flight import Flight
 from softprompt.modeling.prompted_model import PromptedModel
@@ -237,12 +238,6 @@ class Passes:
         )
         said.__cause__ = error
         return said
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Tell whether an error says that memory is full: torch has a type for it on GPUs and a sentence on CPUs."""
-    full = isinstance(error, torch.OutOfMemoryError | MemoryError)
-    return full or "DefaultCPUAllocator: can't allocate" in str(error)
 
 
 def _goes_on(request: Request) -> bool:

@@ -109,6 +109,7 @@ def load_task(
         data_hash=hash_rows(divided),
         division=tuple(division),
         shots=shots,
+        seed=seed if division else None,
         default_template=template is None,
     )
     return replace(task, notes=(*notes, *remarks.answers(task), *remarks.overlaps(task)))

@@ -75,6 +75,7 @@ class Task:
         data_hash: sha256 (hex) over the rows of all splits.
         division: how the splits that were not given were drawn, one sentence each.
         shots: how many texts of each label train was limited to, if it was.
+        seed: what the draws were made by; `None` where nothing was drawn.
         default_template: nobody gave the template, so that it may be written anew for a kind of backbone (`fitted_to`).
     """
 
@@ -88,6 +89,7 @@ class Task:
     data_hash: str
     division: tuple[str, ...] = ()
     shots: int | None = None
+    seed: int | None = None
     default_template: bool = False
 
     @property

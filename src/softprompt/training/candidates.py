@@ -11,12 +11,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from softprompt.backbones.backbone import Backbone
+from softprompt.errors import ConfigError
 from softprompt.modeling.reader import words_refused
 from softprompt.tasks.readout import LabelWords, Readout
 from softprompt.tasks.task import Example
 from softprompt.tasks.template import Template
 from softprompt.training.batches import sample
 from softprompt.training.config import STEPS, TrainConfig
+from softprompt.training.lesson import LAYERED
 
 EPOCHS = 40
 """Times that a small set is seen at most; more only learns it by heart."""
@@ -41,7 +43,12 @@ def settled(
         readout: of the task.
         backbone: the frozen transformer.
         rows: rows to learn from.
+
+    Raises:
+        ConfigError: settings that contradict each other, or that answers of this kind have no use for.
     """
+    _refuse_contradictions(config)
+    _refuse_unused(config, readout)
     kind = config.parameterization or ("deep" if _can_be_deep(config, template, backbone) else "direct")
     learned = config.learned_rows
     if learned is None:
@@ -57,6 +64,34 @@ def settled(
             "steps": config.steps or _steps(config, template, readout, backbone, rows),
         }
     )
+
+
+def _refuse_contradictions(config: TrainConfig) -> None:
+    if config.exportable and (config.parameterization in LAYERED or config.learned_rows):
+        what = f"parameterization={config.parameterization}" if config.parameterization in LAYERED else "learned_rows"
+        raise ConfigError(
+            f"exportable and {what} were both asked for: PEFT and vLLM carry rows at the input and nothing else; leave "
+            "one of them out"
+        )
+    if config.budget is not None and config.extend:
+        raise ConfigError(
+            f"the budget is `{config.budget}` and extend is {config.extend}: a run that goes on would leave its "
+            "budget; leave one of them out"
+        )
+
+
+def _refuse_unused(config: TrainConfig, readout: Readout) -> None:
+    if config.learned_rows and not readout.outputs:
+        raise ConfigError(
+            f"learned_rows was asked for, and the answers are {readout.kind}: learned rows stand for labels, tags or "
+            "the two ends of a scale; leave it out"
+        )
+    for name, asked in (("select", "macro-f1"), ("class_weights", "balanced")):
+        if getattr(config, name) == asked and readout.kind != "label-words":
+            raise ConfigError(
+                f"{name} is `{asked}`, which needs answers that are one label each, and here they are {readout.kind}; "
+                f"leave {name} out"
+            )
 
 
 def needs_rows(backbone: Backbone, template: Template, readout: Readout) -> bool:
@@ -119,14 +154,14 @@ def field(config: TrainConfig, default: TrainConfig, *, rows_needed: bool = Fals
 
 
 def _changes(config: TrainConfig, default: TrainConfig, rows_needed: bool) -> Iterator[Mapping[str, Any]]:
-    free_kind = config.parameterization is None and not config.exportable
+    free_kind = config.parameterization is None and not config.exportable and not config.settings
     free_rows = config.learned_rows is None and default.learned_rows is True and not rows_needed
     if free_kind and default.parameterization == "deep":
         rows = {} if rows_needed or config.learned_rows else {"learned_rows": False}
         yield {"parameterization": "direct", **rows}
     if free_rows:
         yield {"learned_rows": False}
-    if config.init is None:
+    if config.init is None and config.init_text is None:
         yield {"init": "labels"}
 
 

@@ -35,7 +35,8 @@ class TrainConfig(BaseModel):
 
     race: Annotated[bool, Field(description="let candidates race for the first steps and train the winner on")] = True
     budget: Annotated[
-        str | None, Field(description="what the training may take: `5m`, `200 steps`, `90000 tokens`; race included")
+        str | None,
+        Field(description="what it may take with race, folds and ensemble: `5m`, `200 steps`, `90000 tokens`"),
     ] = None
     parameterization: Annotated[
         str | None, Field(description="what trains: direct, deep, residual, ... By default the race decides")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -19,20 +19,19 @@ from softprompt.progress import say
 from softprompt.prompts.soft_prompt import SoftPrompt
 from softprompt.tasks.free_text import Text
 from softprompt.tasks.readout import LabelWords
-from softprompt.tasks.splits import carve, source_of_chance
 from softprompt.tasks.task import Example, Task
-from softprompt.training import candidates
-from softprompt.training.budget import steps_within
+from softprompt.training.batches import sample
+from softprompt.training.budget import Spent
 from softprompt.training.config import TrainConfig
-from softprompt.training.folds import chosen_by_folds
 from softprompt.training.learner import Fit
 from softprompt.training.lesson import Lesson
-from softprompt.training.provenance import FEW as FEW_ROWS
+from softprompt.training.planning import Entry, Parts, planned
 from softprompt.training.provenance import recipe
-from softprompt.training.race import Race, halving
 from softprompt.training.runs import RunFolder
-from softprompt.training.selection import FEW
 from softprompt.training.trainer import Trainer
+
+CALIBRATED_ON = 1_000
+"""Validation rows that temperature and threshold are fitted on at most, drawn by the seed."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +46,7 @@ class Fitted:
         temperature: what calibrates it.
         config: the settings it was trained with, everything decided.
         race: one entry a candidate and rung; empty where nothing raced.
+        spent: what it took, with the candidates that it beat; of prompts that learned side by side, each one's part.
     """
 
     prompt: SoftPrompt
@@ -55,25 +55,7 @@ class Fitted:
     temperature: Temperature
     config: TrainConfig
     race: Sequence[Mapping[str, Any]] = ()
-
-
-@dataclass(frozen=True)
-class Parts:
-    """The rows of one fit: to learn from, and to choose by."""
-
-    train: Sequence[Example]
-    validation: Sequence[Example]
-
-    @classmethod
-    def of_all(cls, task: Task, seed: int) -> Parts:
-        """Every row of the task, a seeded part of them to choose by."""
-        return cls.carved([row for rows in task.splits.values() for row in rows], seed, by_label=task.by_label)
-
-    @classmethod
-    def carved(cls, rows: Sequence[Example], seed: int, *, by_label: bool = True) -> Parts:
-        """Some rows, a seeded 15 % of them to choose by, stratified `by_label` where rows have one of few labels."""
-        kept, aside = carve(rows, 0.15, 1000, source_of_chance(seed, "validation"), by_label=by_label)
-        return cls(kept, aside)
+    spent: Spent = field(default_factory=Spent)
 
 
 def fit(
@@ -95,18 +77,22 @@ def fit(
     """
     if not parts.train:
         raise DataError(f"the task `{task.name}` has no rows to train on")
+    entry = Entry(model, task, parts, start)
+    tried = entry.field(config)
     unfinished = folder.checkpoint.exists()
     going_on = folder.begin(settings, resume=resume)
     if unfinished and not going_on:
         say(f"starting anew in {folder.path}; --resume would have gone on from its last checkpoint")
-    lessons, race = _plan(model, task, parts, config, folder, start, resume=resume, going_on=going_on)
-    fits = Trainer(model, lessons, folder, race).fit(resume=going_on)
+    plan = planned(entry, config, tried, folder, settings, resume=resume)
+    race = plan.race
+    fits = Trainer(model, plan.lessons, folder, race).fit(resume=going_on)
     place = max(range(len(fits)), key=lambda i: (fits[i].steps, -i))
-    done, lesson = fits[place], lessons[place]
+    done, lesson = fits[place], plan.lessons[place]
     if race.table:
         say(f"the race was won by `{lesson.name}`")
         folder.log({"event": "race", "step": done.steps, "winner": lesson.name})
-    return replace(finished(model, task, parts, lesson, done, {**settings, "race": list(race.table)}), race=race.table)
+    kept = finished(model, task, parts, lesson, done, {**settings, "race": list(race.table)})
+    return replace(kept, race=race.table, spent=plan.spent + Spent.on(fits))
 
 
 def finished(
@@ -130,55 +116,6 @@ def finished(
         done.tensors, task.template, task.readout, model.backbone.fingerprint, provenance=_plain(provenance)
     )
     return _calibrated(model, prompt, done, parts.validation, lesson.config)
-
-
-def _plan(
-    model: PromptedModel,
-    task: Task,
-    parts: Parts,
-    config: TrainConfig,
-    folder: RunFolder,
-    start: SoftPrompt | None,
-    *,
-    resume: bool,
-    going_on: bool,
-) -> tuple[list[Lesson], Race]:
-    """Lay out the lessons of a fit, the default first, and who goes on when."""
-    default = candidates.settled(config, task.template, task.readout, model.backbone, parts.train)
-
-    def lesson(name: str, chosen: TrainConfig) -> Lesson:
-        return Lesson(name, chosen, task.template, task.readout, parts.train, parts.validation, start)
-
-    needed = candidates.needs_rows(model.backbone, task.template, task.readout)
-    field = candidates.field(config, default, rows_needed=needed) if config.race else {"default": default}
-    if len(parts.validation) < FEW and len(field) > 1:
-        name, race = _by_folds(model, task, parts, field, folder, start, resume=resume)
-        return [lesson(name, field[name])], race
-    if config.budget is not None:
-        trial = lesson("default", default)
-        steps = steps_within(config.budget, model, trial, len(field), folder.plan, resume=going_on)
-        field = {name: each.model_copy(update={"steps": steps}) for name, each in field.items()}
-    lessons = [lesson(name, each) for name, each in field.items()]
-    return lessons, Race(halving(len(lessons), lessons[0].config.length, config.validation_rows))
-
-
-def _by_folds(
-    model: PromptedModel,
-    task: Task,
-    parts: Parts,
-    field: Mapping[str, TrainConfig],
-    folder: RunFolder,
-    start: SoftPrompt | None,
-    *,
-    resume: bool,
-) -> tuple[str, Race]:
-    """Choose a candidate by folds of all rows; the default where they are too few for that, or a budget is set."""
-    default = next(iter(field))
-    rows = [*parts.train, *parts.validation]
-    if len(rows) < FEW_ROWS or field[default].budget is not None:
-        return default, Race()
-    inner = RunFolder(folder.path / "folds")
-    return chosen_by_folds(model, rows, task.template, task.readout, field, inner, resume=resume, start=start)
 
 
 def trained_members(
@@ -216,7 +153,10 @@ def trained_members(
     say(f"{count} more prompts for the ensemble, side by side")
     going_on = folder.begin({**settings, "ensemble": recipe(winner.config), "members": count}, resume=resume)
     fits = Trainer(model, lessons, folder).fit(resume=going_on)
-    return [finished(model, task, parts, lesson, done, settings) for lesson, done in zip(lessons, fits, strict=True)]
+    return [
+        replace(finished(model, task, parts, lesson, done, settings), spent=spent)
+        for lesson, done, spent in zip(lessons, fits, Spent.each(fits), strict=True)
+    ]
 
 
 def _calibrated(
@@ -232,7 +172,7 @@ def _calibrated(
         return Fitted(
             prompt, done, None, Temperature(reason="text has no probability of a choice to calibrate"), config
         )
-    seen = evaluate(model, prompt, validation)
+    seen = evaluate(model, prompt, sample(validation, CALIBRATED_ON, config.seed))
     if isinstance(seen, AnswerEvaluation):
         temperature = fit_answer_temperature(seen, prompt.readout)
         kept = replace(prompt, temperature=round(temperature.value, 6))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,11 @@ from softprompt.prompts.soft_prompt import SoftPrompt
 from softprompt.tasks.fitted import fitted_to
 from softprompt.tasks.task import Task
 from softprompt.training import candidates
+from softprompt.training.budget import Spent
 from softprompt.training.config import TrainConfig
-from softprompt.training.fitting import Fitted, Parts, finished
+from softprompt.training.fitting import Fitted, finished
 from softprompt.training.lesson import Lesson
+from softprompt.training.planning import Parts, refuse_misfits
 from softprompt.training.provenance import settings_of
 from softprompt.training.runs import RunFolder, runs_folder
 from softprompt.training.trainer import Trainer
@@ -48,7 +51,7 @@ def train_many(
         The calibrated prompts and how their training went, in the order of `configs`.
 
     Raises:
-        ConfigError: no settings, or as many tasks as do not fit them.
+        ConfigError: no settings, as many tasks as do not fit them, or a budget or an ensemble, which are `train`'s.
         TrainingError: the run to resume had other settings, or no step gave a finite loss.
         KeyboardInterrupt: stopped between two steps; `resume=True` goes on.
     """
@@ -57,6 +60,7 @@ def train_many(
         raise ConfigError(
             f"{len(each)} tasks and {len(configs)} settings were given; give one task for all prompts or one for each"
         )
+    _refuse_unused(configs)
     each = [fitted_to(task, backbone.kind, masked="mask-readout" in backbone.capabilities) for task in each]
     model = PromptedModel(backbone)
     parts = [Parts(task.splits["train"], task.splits["validation"]) for task in each]
@@ -68,12 +72,26 @@ def train_many(
         Lesson(f"{number}: {task.name}", config, task.template, task.readout, rows.train, rows.validation, start)
         for number, (config, task, rows) in enumerate(zip(settled, each, parts, strict=True))
     ]
+    refuse_misfits(backbone, lessons)
     settings = [settings_of(backbone, task, config, start) for task, config in zip(each, settled, strict=True)]
     whole: dict[str, Any] = {"bank": settings, "threads": settings[0]["threads"]}
     folder = RunFolder(Path(run) if run else runs_folder("bank", whole))
     going_on = folder.begin(whole, resume=resume)
     fits = Trainer(model, lessons, folder).fit(resume=going_on)
     return [
-        finished(model, task, rows, lesson, done, own)
-        for task, rows, lesson, done, own in zip(each, parts, lessons, fits, settings, strict=True)
+        replace(finished(model, task, rows, lesson, done, own), spent=spent)
+        for task, rows, lesson, done, own, spent in zip(
+            each, parts, lessons, fits, settings, Spent.each(fits), strict=True
+        )
     ]
+
+
+def _refuse_unused(configs: Sequence[TrainConfig]) -> None:
+    """Refuse what only `train` does."""
+    for number, config in enumerate(configs):
+        asked = f"a budget, `{config.budget}`," if config.budget else f"an ensemble of {config.ensemble},"
+        if config.budget or config.ensemble > 1:
+            raise ConfigError(
+                f"the settings of prompt {number} ask for {asked} which `train` has and a bank has not; give steps "
+                "instead of the one, and a prompt for each seed instead of the other"
+            )

@@ -22,7 +22,8 @@ from torch import Tensor
 from softprompt import durable
 from softprompt.backbones.backbone import Backbone
 from softprompt.backbones.checkpointing import checkpointed
-from softprompt.errors import TrainingError
+from softprompt.backbones.hardware import is_out_of_memory
+from softprompt.errors import OutOfMemoryError, TrainingError
 from softprompt.progress import say
 from softprompt.training.bank import TOKENS
 from softprompt.training.config import TrainConfig
@@ -92,7 +93,7 @@ class Memory:
             work: takes the tokens that are held at once; leaves nothing behind when it fails.
 
         Raises:
-            TrainingError: it does not fit even in the smallest passes, or the processes share a backbone's weights.
+            OutOfMemoryError: it does not fit even in the smallest passes, or the processes share a backbone's weights.
             UnsupportedBackboneError: layers are to be run again, and the family's cannot be.
         """
         while True:
@@ -121,7 +122,7 @@ class Memory:
         smaller = None if self._world.lockstep else held.smaller(step, self._config.checkpoint_layers)
         if smaller is None:
             apart = " (processes that share the backbone's weights cannot do it again)" if self._world.lockstep else ""
-            raise TrainingError(
+            raise OutOfMemoryError(
                 f"step {step + 1} does not fit in memory with {held.tokens} tokens held at once{apart}; set "
                 "tokens_at_once lower or checkpoint_layers, or take a smaller backbone, shorter rows or fewer "
                 "virtual tokens"
@@ -155,11 +156,6 @@ def add_to_plan(path: Path, **decided: Any) -> None:
         StorageError: the folder cannot be written.
     """
     durable.write_text(path, json.dumps({**read_plan(path), **decided}) + "\n")
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Tell whether an error says that memory is full: torch has a type for it on GPUs and a sentence on CPUs."""
-    return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator: can't allocate" in str(error)
 
 
 def first_holding(backbone: Backbone, config: TrainConfig) -> Holding:

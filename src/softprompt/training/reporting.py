@@ -20,9 +20,12 @@ from softprompt.tasks.free_text import Text
 from softprompt.tasks.splits import folds, source_of_chance
 from softprompt.tasks.tags import TokenTags
 from softprompt.tasks.task import Example, Task
+from softprompt.training.budget import Spent
 from softprompt.training.config import TrainConfig
-from softprompt.training.fitting import Fitted, Parts, fit
+from softprompt.training.fitting import Fitted, fit
 from softprompt.training.learner import DONE
+from softprompt.training.planning import Parts
+from softprompt.training.provenance import pooled_rows
 from softprompt.training.rivals import rivals_of
 from softprompt.training.runs import RunFolder
 from softprompt.training.variants import alone, ensemble, judged, unmeasured
@@ -39,8 +42,7 @@ class Pooled:
     evaluation: Judged
     references: tuple[Reference, ...]
     variants: tuple[Variant, ...]
-    examples: int
-    seconds: float
+    spent: Spent
 
 
 def report_on(
@@ -49,7 +51,8 @@ def report_on(
     parts: Parts,
     fitted: Fitted,
     config: TrainConfig,
-    pooled: Pooled | None,
+    spent: Spent,
+    pooled: Pooled | None = None,
     members: Sequence[SoftPrompt] = (),
 ) -> ReportCard:
     """Score the rows that took part in no choice, with the prompt and with what costs nothing.
@@ -60,6 +63,7 @@ def report_on(
         parts: the rows that it was learned from and chosen by.
         fitted: the prompt and how it was trained.
         config: the settings as asked for.
+        spent: what all trainings took together: candidates, folds and members of an ensemble.
         pooled: figures over all rows, where they are cross-fitted.
         members: with an ensemble, all its prompts.
     """
@@ -87,10 +91,7 @@ def report_on(
         size=len(fitted.prompt.to_bytes()),
         learned_rows=fitted.prompt.has_rows,
         race=tuple(_race_row(entry) for entry in fitted.race),
-        cost={
-            "training seconds": fitted.fit.seconds + (pooled.seconds if pooled else 0),
-            "examples": float(fitted.fit.examples + (pooled.examples if pooled else 0)),
-        },
+        cost={"training seconds": spent.seconds, "examples": float(spent.examples)},
     )
     return report_card(
         evaluation,
@@ -114,25 +115,26 @@ def cross_fitted(
     start: SoftPrompt | None,
 ) -> Pooled:
     """Train one prompt a fold, each on the other folds, and score every row with the one that never saw it."""
-    rows = [row for split in task.splits.values() for row in split]
+    rows = pooled_rows(task)
     parts = folds(rows, FOLDS, source_of_chance(config.seed, "cross-fit"), by_label=task.by_label)
     say(f"{len(rows)} rows and no test split: {FOLDS} prompts are trained for the figures, then one on all rows")
     rivals = rivals_of(model, task, config)
-    evaluations, references, bare, fits = [], [], [], []
+    evaluations, references, bare, spent = [], [], [], []
     for number, held_out in enumerate(parts, start=1):
         out = set(held_out)
         test = [rows[i] for i in held_out]
-        inner = Parts.carved([row for i, row in enumerate(rows) if i not in out], config.seed, by_label=task.by_label)
+        inner = Parts.carved(task, [row for i, row in enumerate(rows) if i not in out], config.seed)
+        known = {row.key for row in inner.validation}
+        overlap = tuple(place for place, row in enumerate(test) if row.key in known)
         folder = RunFolder(run / f"fold-{number}")
         fold = fit(model, task, inner, config, folder, {**settings, "fold": number}, resume=resume, start=start)
-        fits.append(fold.fit)
-        with_rows, without = judged(model, fold.prompt, test)
+        spent.append(fold.spent)
+        with_rows, without = judged(model, fold.prompt, test, overlap)
         evaluations.append(with_rows)
         bare.append(without)
-        references.append(rivals.judged(Rows(task.labels, inner.train, inner.validation, test), config))
-    examples, seconds = sum(each.examples for each in fits), sum(each.seconds for each in fits)
+        references.append(rivals.judged(Rows(task.labels, inner.train, inner.validation, test, overlap), config))
     variants = alone(bare, config.seed)
-    return Pooled(joined(evaluations), pool_references(references), variants, examples, seconds)
+    return Pooled(joined(evaluations), pool_references(references), variants, Spent.together(spent))
 
 
 def _race_row(entry: Mapping[str, Any]) -> RaceRow:
@@ -141,9 +143,12 @@ def _race_row(entry: Mapping[str, Any]) -> RaceRow:
 
 
 def _sizes(task: Task, pooled: Pooled | None) -> dict[str, int]:
-    """Rows by split; of a cross-fitted task, whose splits were not used, all of them."""
-    sizes = {split: len(rows) for split, rows in task.splits.items()}
-    return sizes if pooled is None else {"all": sum(sizes.values())}
+    """Rows by split; of a cross-fitted task those that were given, without the splits that were not used."""
+    if pooled is None:
+        return {split: len(rows) for split, rows in task.splits.items()}
+    if "validation" in task.given:
+        return {"train": len(pooled_rows(task)), "validation": len(task.splits["validation"])}
+    return {"all": len(pooled_rows(task))}
 
 
 def _test_rows(task: Task, config: TrainConfig) -> tuple[list[Example], tuple[int, ...]]:
@@ -162,6 +167,9 @@ def _remarks(
 ) -> Iterator[str]:
     if pooled is None:
         yield from task.division
+    elif "validation" in task.given:
+        given = len(task.splits["validation"])
+        yield f"the {given:,} validation rows are as given: prompts were chosen by them, and none learned from them"
     whole = len(task.splits["test"])
     if pooled is None and len(test) < whole:
         yield f"the figures are on {len(test):,} of the {whole:,} test rows, drawn with the run's seed"

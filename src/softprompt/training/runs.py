@@ -71,9 +71,12 @@ class RunFolder:
                 return True
         if resume:
             say(f"there is no checkpoint in {self.path} to resume from; starting from the first step")
+        decided = self._decided() if resume and found is not None else {}
         for old in (self.checkpoint, self.metrics, self.plan):
             with suppress(NotADirectoryError):  # writing, just below, says what is wrong
                 old.unlink(missing_ok=True)
+        if decided:
+            durable.write_text(self.plan, json.dumps(decided) + "\n")
         durable.write_text(
             self.path / "run.json", json.dumps(settings, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
         )
@@ -133,6 +136,14 @@ class RunFolder:
             ) from error
         except OSError as error:
             raise StorageError(f"cannot write `{self.path}`: {error.strerror}") from error
+
+    def _decided(self) -> dict[str, Any]:
+        """What was decided before the first checkpoint and holds from the first step on; how steps are cut does not."""
+        try:
+            found = json.loads(self.plan.read_text(encoding="utf-8")) if self.plan.exists() else {}
+        except ValueError:
+            return {}
+        return {key: value for key, value in found.items() if key != "memory"}
 
     def _settings(self) -> dict[str, Any] | None:
         path = self.path / "run.json"

@@ -14,11 +14,13 @@ from softprompt.modeling.prompted_model import PromptedModel
 from softprompt.prompts.soft_prompt import SoftPrompt
 from softprompt.tasks.fitted import fitted_to
 from softprompt.tasks.task import Task
+from softprompt.training.budget import Spent, shared
 from softprompt.training.config import TrainConfig
-from softprompt.training.fitting import Parts, fit, trained_members
+from softprompt.training.fitting import Fitted, fit, trained_members
 from softprompt.training.learner import Fit
-from softprompt.training.provenance import few_rows, settings_of
-from softprompt.training.reporting import cross_fitted, report_on
+from softprompt.training.planning import Parts
+from softprompt.training.provenance import few_rows, fitted_on, settings_of
+from softprompt.training.reporting import FOLDS, cross_fitted, report_on
 from softprompt.training.runs import RunFolder, runs_folder
 
 
@@ -74,28 +76,39 @@ def train(
         KeyboardInterrupt: stopped between two steps; `resume=True` goes on.
     """
     asked = TrainConfig.read(**{**(config.model_dump() if config else {}), **options})
-    config = asked.model_copy(update={"ensemble": 1})  # each prompt is what it would be without the others
     task = fitted_to(task, backbone.kind, masked="mask-readout" in backbone.capabilities)
     _refuse_ensemble(task, asked.ensemble)
-    settings = settings_of(backbone, task, config, start)
+    few = few_rows(task)
+    config = _of_one(asked, cross_fitted=few)
+    settings = settings_of(backbone, task, config, start, fitted_on(task))
     folder = RunFolder(Path(run) if run else runs_folder(task.name, settings))
     model = PromptedModel(backbone)
-    few = few_rows(task)
     everything = Parts.of_all(task, config.seed) if few else Parts(task.splits["train"], task.splits["validation"])
     pooled = None
     if few and config.report:
         pooled = cross_fitted(model, task, config, folder.path, settings, resume=resume, start=start)
     fitted = fit(model, task, everything, config, folder, settings, resume=resume, start=start)
-    members: tuple[SoftPrompt, ...] = ()
+    more: list[Fitted] = []
     if asked.ensemble > 1:
         bank, count = RunFolder(folder.path / "ensemble"), asked.ensemble - 1
         more = trained_members(model, task, everything, fitted, count, bank, settings, resume=resume, start=start)
-        members = (fitted.prompt, *(each.prompt for each in more))
+    members = (fitted.prompt, *(each.prompt for each in more)) if more else ()
+    spent = Spent.together([fitted.spent, *([pooled.spent] if pooled else []), *(each.spent for each in more)])
     began = time.monotonic()
-    report = report_on(model, task, everything, fitted, config, pooled, members) if config.report else None
+    report = report_on(model, task, everything, fitted, config, spent, pooled, members) if config.report else None
     if report is not None:
         folder.log({"event": "report", "step": fitted.fit.steps, "seconds": time.monotonic() - began})
     return TrainResult(fitted.prompt, report, folder.path, fitted.fit, members)
+
+
+def _of_one(asked: TrainConfig, *, cross_fitted: bool) -> TrainConfig:
+    """The settings of one of the trainings that are to be done: each is what it would be alone, with its share.
+
+    Only a budget is divided: among the prompt, the folds of its figures, and the other members of an ensemble.
+    """
+    count = asked.ensemble + (FOLDS if cross_fitted and asked.report else 0)
+    budget = None if asked.budget is None else shared(asked.budget, count)
+    return asked.model_copy(update={"ensemble": 1, "budget": budget})
 
 
 def _refuse_ensemble(task: Task, count: int) -> None:

@@ -1,0 +1,113 @@
+"""What may be asked for, what is tried, and what is left alone until that is known."""
+
+import pytest
+
+from softprompt.errors import ConfigError, TemplateError, UnknownNameError
+from softprompt.tasks.load import load_task
+from softprompt.testing.toy import toy_rows
+from softprompt.training import fitting
+from softprompt.training.candidates import field, settled
+from softprompt.training.config import TrainConfig
+from softprompt.training.many import train_many
+from softprompt.training.train import train
+
+FAST = {"steps": 2, "batch_size": 4, "virtual_tokens": 3, "report": False}
+
+
+def default_of(task, backbone, **given):
+    return settled(TrainConfig(**given), task.template, task.readout, backbone, task.rows("train"))
+
+
+def names(task, backbone, **given):
+    return [*field(TrainConfig(**given), default_of(task, backbone, **given))]
+
+
+@pytest.fixture(scope="module")
+def texts():
+    rows = [{"input": row["text"], "target": row["label"]} for row in toy_rows(24)]
+    return load_task({"train": rows, "validation": rows[:6], "test": rows[:6]}, name="texts", kind="generation")
+
+
+@pytest.mark.parametrize(
+    ("given", "text"),
+    [
+        ({"exportable": True, "parameterization": "deep"}, "exportable and parameterization=deep were both asked for"),
+        ({"exportable": True, "parameterization": "deep-mlp"}, "exportable and parameterization=deep-mlp were both"),
+        ({"exportable": True, "learned_rows": True}, "exportable and learned_rows were both asked for: PEFT and vLLM"),
+        ({"budget": "1 h", "extend": 1}, "the budget is `1 h` and extend is 1: a run that goes on would leave its"),
+    ],
+)
+def test_settings_that_contradict_each_other(task, backbone, given, text):
+    with pytest.raises(ConfigError, match=text):
+        default_of(task, backbone, **given)
+
+
+def test_settings_that_do_not_contradict_each_other(task, backbone):
+    exported = default_of(task, backbone, exportable=True, parameterization="residual", learned_rows=False)
+    assert (exported.parameterization, exported.learned_rows) == ("residual", False)
+    assert default_of(task, backbone, budget="1 h", extend=0).extend == 0
+
+
+@pytest.mark.parametrize(
+    ("given", "text"),
+    [
+        ({"learned_rows": True}, "learned_rows was asked for, and the answers are text: learned rows stand for labels"),
+        (
+            {"select": "macro-f1"},
+            "select is `macro-f1`, which needs answers that are one label each, and here they are",
+        ),
+        ({"class_weights": "balanced"}, "class_weights is `balanced`, which needs answers that are one label each, an"),
+    ],
+)
+def test_settings_that_the_answers_have_no_use_for(task, texts, backbone, given, text):
+    with pytest.raises(ConfigError, match=text):
+        default_of(texts, backbone, **given)
+    assert default_of(task, backbone, **given)
+
+
+def test_a_text_to_start_from_is_not_given_up_for_labels(task, backbone):
+    assert any("from labels" in name for name in names(task, backbone))
+    assert not any("from labels" in name for name in names(task, backbone, init_text="my own words"))
+
+
+def test_settings_of_a_parameterization_stay_with_it(task, backbone):
+    assert {name.split(" ")[0].rstrip(",") for name in names(task, backbone)} == {"deep", "direct"}
+    assert {name.split(" ")[0].rstrip(",") for name in names(task, backbone, settings={"frozen": 2})} == {"deep"}
+
+
+@pytest.mark.parametrize(
+    ("given", "error", "text"),
+    [
+        ({"parameterization": "depe"}, UnknownNameError, "unknown parameterization `depe`; did you mean `deep`"),
+        ({"parameterization": "direct", "settings": {"rank": 3}}, UnknownNameError, "unknown setting of `direct`"),
+        ({"virtual_tokens": 400}, TemplateError, "use fewer virtual tokens"),
+        ({"init": "prompt"}, ConfigError, "init is `prompt` and no prompt was given"),
+        ({"budget": "soon"}, ConfigError, "the budget is `soon`"),
+    ],
+)
+def test_what_cannot_be_trained_leaves_a_finished_run_as_it_is(backbone, task, tmp_path, given, error, text):
+    train(backbone, task, run=tmp_path, race=False, **FAST)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    with pytest.raises(error, match=text):
+        train(backbone, task, run=tmp_path, race=False, **{**FAST, **given})
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_a_bank_that_cannot_be_trained_leaves_a_finished_one_as_it_is(backbone, task, tmp_path):
+    train_many(backbone, task, [TrainConfig(**FAST)], run=tmp_path)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    with pytest.raises(UnknownNameError, match="unknown parameterization `depe`"):
+        train_many(backbone, task, [TrainConfig(**FAST), TrainConfig(**FAST, parameterization="depe")], run=tmp_path)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_a_race_that_cannot_come_down_to_one_is_not_held(backbone, tmp_path):
+    task = load_task({"train": toy_rows(24), "validation": toy_rows(220, 1), "test": toy_rows(4, 2)}, name="short")
+    result = train(backbone, task, run=tmp_path, **{**FAST, "steps": 1})
+    assert (result.prompt.provenance["race"], result.fit.steps) == ([], 1)
+
+
+def test_a_temperature_is_fitted_on_so_many_rows_at_most(backbone, task, tmp_path, monkeypatch):
+    monkeypatch.setattr(fitting, "CALIBRATED_ON", 40)
+    report = train(backbone, task, run=tmp_path, race=False, **{**FAST, "report": True, "test_rows": 10}).report
+    assert report.validation.rows == report.temperature.rows == 40
