@@ -10,6 +10,8 @@ from typing import Generic, TypeVar
 from softprompt.errors import UnknownNameError
 
 T = TypeVar("T")
+_SHOWN = 100
+"""Names that an error lists at most."""
 
 
 def nearest(name: str, known: Iterable[str]) -> list[str]:
@@ -29,9 +31,8 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> UnknownNameError
     """
     names = sorted(known)
     near = nearest(name, names)
-    hint = (
-        "did you mean " + " or ".join(f"`{n}`" for n in near) + "?" if near else f"known: {', '.join(names) or 'none'}"
-    )
+    shown = ", ".join(names[:_SHOWN]) + (f" and {len(names) - _SHOWN:,} more" if len(names) > _SHOWN else "")
+    hint = "did you mean " + " or ".join(f"`{n}`" for n in near) + "?" if near else f"known: {shown or 'none'}"
     return UnknownNameError(f"unknown {kind} `{name}`; {hint}")
 
 

@@ -202,3 +202,31 @@ def test_alone_in_the_air_is_written_by_the_model():
     (found,) = Airfield(backbone).fly([Passenger(some, rows()[1])])
     (written,) = PromptedModel(backbone).write(rows()[1:2], some)
     assert (written.tokens, written.text) == (tuple(found.tokens), found.written().text)
+
+
+def test_rows_that_give_no_numbers_leave_none_to_those_behind_them():
+    model = PromptedModel(MISTRAL)
+    huge = key_values_of(MISTRAL, text_prompt(MISTRAL, 30))
+    huge = SoftPrompt(
+        {s: torch.full_like(t, 3e38) for s, t in huge.tensors.items()}, PATTERN, Text(8), MISTRAL.fingerprint
+    )
+    flight, (_, long, short) = begun(
+        model, [huge, text_prompt(MISTRAL, 40, 12), text_prompt(MISTRAL, 3, 12)], ["a"] * 3
+    )
+    first = next(iter(flight._sides[0].writings))
+    assert first.bound.key == huge.digest
+    flight.leave(first)  # the last row takes its place
+    while len(flight):
+        flight.step()
+    for writing, own in ((long, text_prompt(MISTRAL, 40, 12)), (short, text_prompt(MISTRAL, 3, 12))):
+        (alone,) = model.write([{"text": "a"}], own)
+        assert tuple(writing.tokens) == alone.tokens
+        assert torch.tensor(writing.log_probabilities).isfinite().all()
+    flight, _ = begun(model, [text_prompt(MISTRAL, 40, 12), huge], ["a"] * 2)
+    flight.leave(flight._sides[0].writings[1])
+    encoded, bound = {"text": "a"}, model.bind(text_prompt(MISTRAL, 3, 12))
+    writing = model.writing(bound)
+    model.begin([model.encode(encoded, bound)], [bound], [writing], flight)
+    while len(flight):
+        flight.step()
+    assert torch.tensor(writing.log_probabilities).isfinite().all()

@@ -91,14 +91,17 @@ def test_each_row_is_written_with_its_own_prompt():
 
 
 def test_prompts_stay_bound_until_others_are_used(monkeypatch):
-    monkeypatch.setattr(prompted_model, "_MOST_BOUND", 2)
     model = PromptedModel(BACKBONE)
     first, second, third = (prompt(BACKBONE, 2, seed=seed) for seed in range(3))
     bound, other = model.bind(first), model.bind(second)
+    monkeypatch.setattr(prompted_model, "_BOUND_BYTES", bound.bytes + other.bytes)
     assert model.bind(first) is bound
     model.bind(third)  # the second goes, which was not used since
     assert model.bind(first) is bound
     assert model.bind(second) is not other
+    bound = model.bind(first)
+    model.forget(first.digest)
+    assert model.bind(first) is not bound
 
 
 def test_threads_that_bind_one_prompt_get_the_same():

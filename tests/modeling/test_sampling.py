@@ -157,3 +157,8 @@ def test_streams_are_a_rows_own():
 def test_values_out_of_range_are_refused(settings, message):
     with pytest.raises(ConfigError, match=message):
         Sampling(**settings)
+
+
+@pytest.mark.parametrize("top_p", [1e-50, 1e-40, 1e-9])
+def test_the_smallest_nucleus_has_the_likeliest_token(top_p):
+    assert set(drawn(torch.tensor([[0.1, 3.0, 0.2]]), Sampling(temperature=1.0, top_p=top_p), 50)) == {1}

@@ -149,3 +149,16 @@ def test_keys_lie_under_the_home(monkeypatch, tmp_path):
 def test_the_file_says_what_version_it_is(path):
     add_key(path, "ci")
     assert json.loads(path.read_text())["version"] == 1
+
+
+def test_a_digest_says_no_name_that_a_pattern_could_fit():
+    for pattern in ("s*", "sha*", "[!t]*", "sha256:*"):
+        assert not Key("k", "", prompts=(pattern,)).fits("sha256:cf83baa5")
+    assert Key("k", "", prompts=("*",)).fits("sha256:cf83baa5")
+
+
+@pytest.mark.parametrize("pattern", ["support-*,spam", "spam@v1", "sha256:*", "a b"])
+def test_patterns_that_fit_no_name_are_refused(path, pattern):
+    with pytest.raises(ConfigError, match="fits no name; give names without version, each by itself"):
+        add_key(path, "ci", prompts=(pattern,))
+    assert not path.exists()

@@ -41,6 +41,10 @@ def client_of(door: Door, base: str = LOCAL) -> TestClient:
     async def manage(by: Annotated[Caller, Depends(caller)]) -> None:
         by.may_manage()
 
+    @app.post("/v1/prompts/{model}/unload")
+    async def unload(model: str, by: Annotated[Caller, Depends(caller)]) -> None:
+        by.may_manage()
+
     @app.get("/watch")
     async def watch(by: Annotated[Caller, Depends(caller)]) -> None:
         by.may_watch()
@@ -192,3 +196,32 @@ def test_a_caller_has_an_address_or_none(path, key):
     request = SimpleNamespace(headers={}, client=None, scope={}, app=None)
     with pytest.raises(Problem, match="a key is needed"):
         Door(Keyring(path)).admit(request)
+
+
+def test_metrics_name_every_prompt_so_that_a_key_for_some_may_not_read_them(path):
+    keys = {
+        "some": add_key(path, "some", prompts=("spam",), manage=True), "all": add_key(path, "all", manage=True),
+        "watch": add_key(path, "watch", prompts=("spam",), watch=True),
+    }  # fmt: skip
+    some = client_of(Door(Keyring(path)))
+    assert {name: some.get("/watch", headers=bearing(key)).status_code for name, key in keys.items()} == {
+        "some": 403, "all": 200, "watch": 200,
+    }  # fmt: skip
+
+
+def test_without_keys_a_host_name_that_was_led_here_is_not_answered():
+    door = Door.of(Settings())
+    for local in (LOCAL, "http://localhost.:8000", "http://[::1]:8000"):
+        assert client_of(door, local).get("/use/mood").status_code == 200
+    assert client_of(door, "http://evil.example").get("/use/mood").status_code == 403
+    assert (
+        client_of(Door.of(Settings(host="0.0.0.0", anonymous=True)), "http://my.host").get("/use/m").status_code == 200
+    )
+
+
+def test_without_keys_no_other_page_changes_prompts():
+    client = client_of(Door.of(Settings(allow_manage=True)))
+    for origin, status in (("http://evil.example", 403), ("null", 403), ("http://localhost:8000", 200), (None, 200)):
+        headers = {} if origin is None else {"Origin": origin}
+        assert client.post("/v1/prompts/spam/unload", headers=headers).status_code == status
+    assert client.get("/use/spam", headers={"Origin": "http://evil.example"}).status_code == 200

@@ -307,3 +307,36 @@ def test_watching_goes_on_whatever_happens(store, backbone, make, monkeypatch, c
         store.put(make(2), "mail")
         until(lambda: catalog.find("mail").version == 2)
     assert "the store could not be watched; it is tried again in 0.01 s" in caplog.text
+
+
+def test_a_new_version_whose_file_is_missing_leaves_the_old_one(store, catalog, make, caplog):
+    store.put(make(1), "mail")
+    catalog.find("mail")
+    with caplog.at_level(logging.INFO, logger="softprompt.serving"):
+        (store.root / "names/mail/versions/000002").write_text(f"sha256:{'0' * 64}\n")
+        until(lambda: "stays v1" in caplog.text)
+    assert "the store has lost the file sha256:000000" in caplog.text
+    assert catalog.find("mail").version == 1
+    with pytest.raises(StorageError, match="put that prompt again"):
+        catalog.find("mail@v2")
+
+
+def test_what_can_be_no_name_reaches_no_file_and_is_not_kept(store, catalog, make, monkeypatch):
+    store.put(make(1), "mail")
+    looked = []
+    monkeypatch.setattr(catalog._stamps, "of", lambda name: looked.append(name) or (0, 0))
+    for wrong in ("mail\x00", "../../etc", "", "Mail", "a" * 300):
+        with pytest.raises(ConfigError, match="no prompt can be called"):
+            catalog.find(wrong)
+    assert looked == []
+    with pytest.raises(UnknownNameError, match="did you mean `mail`"):
+        catalog.find("mali")
+    assert not catalog._asked
+
+
+def test_an_unknown_name_is_told_without_reading_the_store(store, catalog, make, monkeypatch):
+    for number in range(130):
+        store.put(make(1), f"prompt-{number:03d}")
+    monkeypatch.setattr(store, "version", lambda reference: pytest.fail("every name's files are read"))
+    with pytest.raises(UnknownNameError, match=r"known: prompt-000, .* and 30 more$"):
+        catalog.find("zzz")

@@ -144,6 +144,10 @@ def test_other_protocols_are_refused(protocol: int) -> None:
         (lambda program: program[:4], "its program ends in the middle"),
         (lambda program: program + b".", "its program does not end in one tensor"),
         (lambda program: b"\x80\x02(.", "it is not one tensor; save the rows alone"),
+        (
+            lambda program: program.replace(b"K\x03K\x04\x86", b"(" * 1800 + b"t" * 1800 + b"K\x01\x86"),
+            "it is not one tensor; save the rows alone",
+        ),
         (lambda program: b"\x80\x02t.", "its program takes what is not there"),
         (lambda program: b"\x80\x02R.", "its program takes what is not there"),
         (lambda program: b"\x80\x02)Q.", "its program has a storage of another form"),

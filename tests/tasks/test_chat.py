@@ -206,3 +206,12 @@ def test_bad_conversations_are_one_clear_error(value, message):
 def test_a_row_that_cannot_be_answered(values, message):
     with pytest.raises(DataError, match=message):
         ChatTemplate().tokenize(tokenizer(), 1).row(values)
+
+
+def test_what_is_kept_of_ways_to_talk_is_bounded():
+    tokenized = ChatTemplate().tokenize(tokenizer(), 2)
+    for turns in (1, 3, 201, 203):
+        roles = ["user", "assistant"] * turns
+        tokenized._written(tuple(roles[:turns]))
+    assert tokenized._short.cache_info().currsize <= 4
+    assert tokenized._written(("user",)) == tokenized._write(("user",))

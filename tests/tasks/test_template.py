@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from softprompt.errors import TemplateError, UnknownNameError
-from softprompt.tasks.template import Bos, Field, Literal, Mask, Sep, Soft, Template
+from softprompt.tasks.template import Bos, Field, Literal, Mask, Sep, Soft, Template, _levelled
 from softprompt.testing.tiny import tiny_tokenizer
 
 TOKENIZER = tiny_tokenizer()
@@ -103,6 +103,22 @@ def test_only_fields_are_shortened_and_the_longest_first(a, b, limit):
     assert row.ids[-len(tokens("\nLabel:")) :] == tuple(tokens("\nLabel:"))
     if row.cut:
         assert len(tokenized.prefix) + len(row.ids) == limit
+
+
+def one_by_one(lengths, room):
+    lengths = list(lengths)
+    while sum(lengths) > room:
+        lengths[lengths.index(max(lengths))] -= 1
+    return lengths
+
+
+@given(st.lists(st.integers(0, 60), max_size=7), st.integers(1, 200))
+def test_fields_give_way_as_if_a_token_at_a_time_were_taken_from_the_longest(lengths, room):
+    assert _levelled(lengths, room) == one_by_one(lengths, room)
+
+
+def test_how_long_a_text_is_costs_nothing_to_cut():
+    assert _levelled([10**12, 3, 10**12], 10) == [3, 3, 4]  # a turn a token would take days
 
 
 def test_json_round_trip():

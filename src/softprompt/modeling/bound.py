@@ -102,6 +102,11 @@ class BoundPrompt:
         return replace(bound, temperature=prompt.temperature, abstain=prompt.abstain)
 
     @property
+    def bytes(self) -> int:
+        """What its tensors take, and a little for the rest."""
+        return 8192 + sum(tensor.numel() * tensor.element_size() for tensor in self.tensors.values())
+
+    @property
     def virtual_tokens(self) -> Float[Tensor, "P D"] | None:
         """Rows at the input, of an encoder-decoder its encoder's; none where the prompt is keys and values."""
         return self.tensors.get("encoder.input", self.tensors.get("input"))

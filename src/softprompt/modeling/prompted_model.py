@@ -38,8 +38,8 @@ Row = Mapping[str, str]
 Read = tuple[Tensor, Tensor]
 """What is read behind a row: the log-probabilities of its answers, [C], and the state at its end, [D]."""
 
-_MOST_BOUND = 256
-"""Kept prompts that stay bound for later calls."""
+_BOUND_BYTES = 32 * 1024 * 1024
+"""Of kept prompts that stay bound for later calls; the last one does, however large."""
 
 
 class Scores(NamedTuple):
@@ -105,6 +105,7 @@ class PromptedModel:
         self.cache = PrefixCache() if cache is None else cache
         self._batching = Batching(backbone, self.cache, share_prefix=share_prefix)
         self._bound: OrderedDict[str, BoundPrompt] = OrderedDict()
+        self._bound_bytes = 0
         self._lock = Lock()
 
     def score(
@@ -295,11 +296,20 @@ class PromptedModel:
             found = self._bound.get(prompt.digest)
         bound = BoundPrompt.of(self.backbone, prompt) if found is None else found
         with self._lock:
-            bound = self._bound.setdefault(prompt.digest, bound)
+            if prompt.digest not in self._bound:
+                self._bound[prompt.digest] = bound
+                self._bound_bytes += bound.bytes
             self._bound.move_to_end(prompt.digest)
-            while len(self._bound) > _MOST_BOUND:
-                self._bound.popitem(last=False)
-        return bound
+            while self._bound_bytes > _BOUND_BYTES and len(self._bound) > 1:
+                self._bound_bytes -= self._bound.popitem(last=False)[1].bytes
+            return self._bound[prompt.digest]
+
+    def forget(self, digest: str) -> None:
+        """Let go of all that is kept for a prompt; its next row makes it anew."""
+        self.cache.forget(digest)
+        with self._lock:
+            bound = self._bound.pop(digest, None)
+            self._bound_bytes -= 0 if bound is None else bound.bytes
 
     def encode(self, row: Row, bound: BoundPrompt) -> EncodedRow:
         """Tokenise a row, its fields shortened where the backbone's positions or the template ask for it."""

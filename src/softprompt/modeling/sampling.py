@@ -143,7 +143,9 @@ def _filtered(scaled: Float[Tensor, "M V"], settings: Sequence[Sampling]) -> Flo
     rows = [row for row, own in enumerate(settings) if own.top_p < 1]
     if rows:
         at = torch.tensor(rows, device=scaled.device)
-        nucleus = _least_of_nucleus(scaled[at], _column(scaled, [settings[row].top_p for row in rows]))
+        share = _column(scaled, [settings[row].top_p for row in rows])
+        share = share.clamp(min=torch.finfo(share.dtype).tiny)  # a share that rounds to nothing still has a token
+        nucleus = _least_of_nucleus(scaled[at], share)
         least[at] = least[at].maximum(nucleus)
     return scaled if bool(least.isneginf().all()) else scaled.masked_fill(scaled < least, -math.inf)
 

@@ -73,6 +73,7 @@ class Slots:
         self._fit(count + len(rows), max(self.width, *(length for _, _, length in rows)), 0)
         for at, (row, first, length) in enumerate(rows, start=count):
             for own, each in zip(self._tensors, found, strict=True):
+                own[at, :, : self.end - length] = 0  # another row's columns are not seen, but NaN times 0 is NaN
                 own[at, :, self.end - length : self.end] = each[row, :, first : first + length]
             self.lengths.append(length)
 
@@ -81,6 +82,7 @@ class Slots:
         last, length = len(self.lengths) - 1, self.lengths[-1]
         if row != last:
             for own in self._tensors:
+                own[row, :, : self.end - length] = 0
                 own[row, :, self.end - length : self.end] = own[last, :, self.end - length : self.end]
         self.lengths[row] = length
         self.lengths.pop()

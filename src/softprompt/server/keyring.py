@@ -62,6 +62,8 @@ class Key:
         >>> key.fits("support-reply@v3"), key.fits("sentiment"), key.fits("sha256:0123abcd")
         (True, False, False)
         """
+        if prompt.startswith("sha256:"):  # it says no name, so only a key for everything may have it
+            return "*" in self.prompts
         name = prompt.partition("@")[0]
         return any(fnmatchcase(name, pattern) for pattern in self.prompts)
 
@@ -167,11 +169,14 @@ def add_key(path: Path, name: str, **rights: Any) -> str:
         rights: `prompts`, `manage`, `watch`, `requests_per_minute` and `tokens_per_minute` of `Key`.
 
     Raises:
-        ConfigError: the name cannot be one, or is taken; a limit is not above 0.
+        ConfigError: the name cannot be one, or is taken; a pattern fits no name; a limit is not above 0.
         StorageError: the file may not be read or written.
     """
     if not _NAME.fullmatch(name):
         raise ConfigError(f"no key can be called `{name}`; use 1 to 64 letters, digits, `.`, `_` and `-`")
+    for pattern in rights.get("prompts", ()):
+        if set(pattern) & set("@:, "):
+            raise ConfigError(f"the pattern `{pattern}` fits no name; give names without version, each by itself")
     for limit in ("requests_per_minute", "tokens_per_minute"):
         if rights.get(limit) is not None and not rights[limit] > 0:
             raise ConfigError(f"{limit.replace('_', ' ')} is {rights[limit]}; give a number above 0, or none at all")

@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from starlette.requests import Request
 
@@ -80,7 +81,7 @@ class Caller:
         Raises:
             Problem: 403.
         """
-        if not (self.key.watch or self.key.manage):
+        if not (self.key.watch or (self.key.manage and "*" in self.key.prompts)):  # they name every busy prompt
             message = f"the key `{self.name}` may not read metrics; make one with `softprompt keys add NAME --watch`"
             raise Problem(403, message, type="permission_error", code="not_allowed")
 
@@ -98,11 +99,20 @@ class Door:
     Args:
         keyring: the keys; `None`: none are kept.
         manage: whether anybody may manage prompts where no keys are kept.
+        local: without keys, only requests to this machine by its own names are answered.
         limiter: counts what each key takes.
     """
 
-    def __init__(self, keyring: Keyring | None = None, *, manage: bool = False, limiter: Limiter | None = None) -> None:
+    def __init__(
+        self,
+        keyring: Keyring | None = None,
+        *,
+        manage: bool = False,
+        local: bool = False,
+        limiter: Limiter | None = None,
+    ) -> None:
         self.keyring = keyring
+        self._local = local or manage
         self._anybody = Key(ANYBODY, "", manage=manage, watch=True)
         self._limiter = limiter or Limiter()
 
@@ -127,7 +137,7 @@ class Door:
                 f"--allow-manage lets anybody change the prompts, and other machines reach `{settings.host}`; "
                 "make a key with `softprompt keys add NAME --manage` instead"
             )
-        return cls(manage=settings.allow_manage)
+        return cls(manage=settings.allow_manage, local=settings.loopback)
 
     def __str__(self) -> str:
         """Say who is let in."""
@@ -152,7 +162,8 @@ class Door:
 
     def _key(self, request: Request) -> Key:
         if self.keyring is None:
-            _check_host(request, self._anybody)
+            if self._local:
+                _check_page(request)
             return self._anybody
         scheme, _, given = request.headers.get("authorization", "").partition(" ")
         key = self.keyring.find(given.strip()) if scheme.lower() == _SCHEME and given.strip() else None
@@ -181,12 +192,21 @@ def _keys_file(settings: Settings) -> Path | None:
     return path
 
 
-def _check_host(request: Request, anybody: Key) -> None:
-    """Refuse a web page whose host name was led to this machine (DNS rebinding): it must not change prompts."""
-    host = (request.url.hostname or "").strip("[]")
-    if anybody.manage and host not in LOOPBACK:
+def _check_page(request: Request) -> None:
+    """Refuse a web page whose host name was led to this machine (DNS rebinding), and one that would change something.
+
+    Pages that `--cors` names may ask; what changes prompts needs no answer to do harm, so none may do that.
+    """
+    host = (request.url.hostname or "").strip("[]").rstrip(".")
+    if host not in LOOPBACK:
         message = f"without keys this server answers to {', '.join(LOOPBACK)} only, not to `{host}`"
         raise Problem(403, message, type="permission_error", code="not_allowed")
+    origin = request.headers.get("origin")
+    if origin is not None and request.method != "GET" and request.url.path.startswith("/v1/prompts"):
+        own = (urlsplit(origin).hostname or "").strip("[]").rstrip(".")
+        if own not in LOOPBACK:
+            message = f"without keys no page of another origin changes prompts here, and this one is of `{origin}`"
+            raise Problem(403, message, type="permission_error", code="not_allowed")
 
 
 def _unknown(request: Request, *, given: bool) -> Problem:

@@ -12,6 +12,7 @@ from collections.abc import MutableMapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
+from urllib.parse import quote
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -110,7 +111,8 @@ def _write(scope: Scope, record: Record, seconds: float) -> None:
         "first_s": round(record.first, 4),
         "seconds": round(seconds, 4),
     }
-    line = (scope["method"], scope["path"], record.status)
+    path = scope.get("raw_path") or quote(scope["path"]).encode()  # as it was sent: no space in it ends the field
+    line = (scope["method"], path.decode("ascii", "replace"), record.status)
     logger.info("%s %s %d", *line, extra={name: value for name, value in fields.items() if value not in ("", 0)})
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from softprompt.errors import ConfigError, SoftPromptError, UnknownNameError
 from softprompt.modeling.bound import FEATURES, BoundPrompt
 from softprompt.prompts.soft_prompt import SoftPrompt
+from softprompt.server.bare import name_of
 from softprompt.server.problems import Problem
 
 if TYPE_CHECKING:
@@ -147,6 +148,9 @@ class Management:
 
     def _check(self, name: str, prompt: SoftPrompt) -> None:
         """Refuse what could not be served: the same that serving would refuse, before anything is kept."""
+        if name == name_of(self._backbone):
+            message = f"`{name}` is the base model's name here, so no prompt of that name could be asked; take another"
+            raise Problem(409, message, param="name", code="name_taken")
         prompt.check(self._backbone.fingerprint, self._other, name=self._backbone.name, features=FEATURES)
         try:
             BoundPrompt.of(self._backbone, prompt)

@@ -298,6 +298,13 @@ class ClassifyForm(Form):
             raise Problem(400, message, param="input", code="invalid_value")
         return self
 
+    @property
+    def asked(self) -> int:
+        """How many answers are asked for, counted before any question is made of them."""
+        if self.requests is not None:
+            return len(self.requests)
+        return len(self.models or [self.model]) * (len(self.input) if isinstance(self.input, list) else 1)
+
     def questions(self) -> list[tuple[int, str, str | Mapping[str, str]]]:
         """Return each question: the number of its row, the prompt's name, and the row; row by row."""
         if self.requests is not None:

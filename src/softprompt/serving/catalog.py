@@ -25,8 +25,10 @@ from softprompt.errors import (
 )
 from softprompt.modeling.bound import FEATURES, BoundPrompt
 from softprompt.prompts.soft_prompt import SoftPrompt
+from softprompt.registry import unknown_name
 from softprompt.serving.shelf import Shelf
 from softprompt.serving.stamps import Stamp, Stamps
+from softprompt.store.layout import check_name
 from softprompt.store.store import PromptStore
 
 MAX_BYTES = 64 * 1024 * 1024
@@ -157,7 +159,7 @@ class Catalog:
         if entry is None or now - self._seen.get(reference, -math.inf) > 4 * self._poll:
             try:
                 entry = self._look(reference, entry)
-            except SoftPromptError:
+            except Exception:
                 if reference not in self._entries:  # what was never found leaves nothing behind
                     self._asked.pop(reference, None)
                 raise
@@ -203,7 +205,10 @@ class Catalog:
         if reference.startswith("sha256:"):
             entry = _Entry("", 0, self._store.resolve(reference))
         else:
-            stamp = self._stamps.of(reference.partition("@")[0])
+            name = check_name("prompt", reference.partition("@")[0])
+            stamp = self._stamps.of(name)
+            if not any(stamp):  # the store would read every name's files to find the nearest
+                raise unknown_name("prompt", name, self.names())
             version = self._store.version(reference)
             entry = _Entry(version.name, version.number, version.digest, stamp, self._until(stamp))
         self._shelf.get(entry.digest)
@@ -241,7 +246,10 @@ class Catalog:
 
     def _load(self, digest: str) -> SoftPrompt:
         """Read a prompt and check that the backbone can use it."""
-        prompt = self._store.get(f"sha256:{digest}")
+        try:
+            prompt = self._store.get(f"sha256:{digest}")
+        except UnknownNameError as error:
+            raise StorageError(f"the store has lost the file sha256:{digest}; put that prompt again") from error
         prompt.check(self._backbone.fingerprint, self._other, name=self._backbone.name, features=FEATURES)
         try:
             BoundPrompt.of(self._backbone, prompt)

@@ -232,7 +232,7 @@ def run_program(program: bytes, name: str) -> Found:
     match _Machine(program, name).run():
         case (_Storage(dtype, key, size), int(offset), (int(p), int(d)), (int(s), int(t)), bool(), None):
             return Found(dtype, key, size, offset, (p, d), (s, t))
-        case (_Storage(), _, tuple(shape), *_):
+        case (_Storage(), _, tuple(shape), *_) if all(isinstance(size, int) for size in shape):
             raise refused(name, f"its tensor has the shape {list(shape)}; the rows of a prompt are [P, D]")
         case _:
             raise refused(name, "it is not one tensor; save the rows alone: torch.save(rows, path)")

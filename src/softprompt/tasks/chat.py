@@ -18,6 +18,8 @@ from softprompt.errors import TemplateError
 from softprompt.tasks.messages import Message, messages_of
 from softprompt.tasks.template import Template, TokenizedTemplate, Tokenizer, TokenRow
 
+_SHORT = 64
+"""Turns of a conversation whose pieces are kept."""
 _MARK = re.compile("\ue000([0-9]+)\ue001")
 
 
@@ -133,7 +135,7 @@ class TokenizedChat(TokenizedTemplate):
         added = getattr(tokenizer, "added_tokens_decoder", {})
         self._special = {*tokenizer.all_special_ids, *(i for i, token in added.items() if token.special)}
         self._virtual = tuple(-1 - k for k in range(virtual_tokens))
-        self._written = lru_cache(maxsize=256)(self._write)
+        self._short = lru_cache(maxsize=256)(self._write)
         self.lead, self.stop = self._around()
         self.prefix: tuple[int, ...] = () if template.own_system else self._shared()
         self._overhead = len(self.prefix) or virtual_tokens
@@ -231,6 +233,10 @@ class TokenizedChat(TokenizedTemplate):
         at = next(i for i, piece in enumerate(pieces) if piece.turn == user)
         texts = (system if piece.turn is not None else piece.text for piece in pieces[:at])
         return (*(token for text in texts for token in self._encode(text or "")), *self._virtual)
+
+    def _written(self, roles: tuple[str, ...]) -> tuple[_Piece, ...]:
+        """Write a conversation; what is kept of short ones is bounded, and long ones are not kept."""
+        return self._short(roles) if len(roles) <= _SHORT else self._write(roles)
 
     def _write(self, roles: tuple[str, ...]) -> tuple[_Piece, ...]:
         """Write a conversation of these roles with the tokenizer's template, and cut it into pieces."""

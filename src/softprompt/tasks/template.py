@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -283,7 +284,7 @@ class TokenizedTemplate:
         return self._tokenizer.encode(text, add_special_tokens=False) if text else []
 
     def _shorten(self, texts: list[list[int]], limit: int | None) -> int:
-        """Cut the longest field, again and again, until the row fits; return how many tokens went."""
+        """Cut the longest field first until the row fits; return how many tokens went."""
         bounds = [n for n in (limit, self.template.max_tokens) if n is not None]
         if not bounds:
             return 0
@@ -294,11 +295,8 @@ class TokenizedTemplate:
                 "which leaves no room for the text; use fewer virtual tokens or a shorter template"
             )
         lengths = [len(text) for text in texts]
-        excess = max(0, sum(lengths) - room)
-        for _ in range(excess):
-            lengths[lengths.index(max(lengths))] -= 1
-        texts[:] = [text[:n] for text, n in zip(texts, lengths, strict=True)]
-        return excess
+        texts[:] = [text[:n] for text, n in zip(texts, _levelled(lengths, room), strict=True)]
+        return max(0, sum(lengths) - room)
 
     def _fixed(self, pieces: Sequence[Piece], slot: int) -> list[list[int]]:
         """Tokens of every piece but fields (empty for those); `slot` is the number of soft slots before them."""
@@ -326,6 +324,21 @@ class TokenizedTemplate:
                 "mask token; only encoders trained to fill one in can be asked so: end the template without it"
             )
         return ids
+
+
+def _levelled(lengths: Sequence[int], room: int) -> list[int]:
+    """Take one from the longest, the first among equals, again and again until all together are `room`, at least 1.
+
+    That is: all are cut to one level, the lowest that still fills the room, and the first of them to one below it.
+    """
+    if sum(lengths) <= room:
+        return list(lengths)
+    level = bisect_left(range(max(lengths)), room, key=lambda n: sum(min(length, n) for length in lengths))
+    cut = [min(length, level) for length in lengths]
+    at_level = [place for place, length in enumerate(cut) if length == level]
+    for place in at_level[: sum(cut) - room]:
+        cut[place] -= 1
+    return cut
 
 
 def _columns_of_masks(pieces: Sequence[Piece], parts: Sequence[Sequence[int]], start: int) -> tuple[int, ...]:
