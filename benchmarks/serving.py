@@ -60,7 +60,7 @@ def _cases(setting: Setting) -> dict[str, Callable[[], Any]]:
     work = {"prompts": pick(100, 10), "classified": pick(200, 20), "written": pick(100, 10)}
     asked = {"classified": pick(96, 16), "written": pick(32, 4), "count": pick(CLIENTS, 4)}
     return {
-        "mixed": one("serving_cases", "mixed", rounds=rounds, **work),
+        "mixed": one("serving_cases", "mixed", rounds=pick(3, 2), **work),
         "classification": one(
             "serving_cases", "classification", lengths=LENGTHS, rows=pick(128, 16), rounds=pick(9, 2)
         ),
