@@ -153,7 +153,7 @@ def test_sampling_reaches_the_engine(rig):
     assert (chosen.temperature, chosen.top_p, chosen.top_k, chosen.min_p) == (0.7, 0.9, 0, 0.1)
     assert chosen.repetition_penalty == 1.2
     assert (asks[0].max_tokens, asks[0].stop, asks[0].likeliest) == (9, ("\n", "END"), 3)
-    assert asks[0].deadline == 600
+    assert 590 < asks[0].deadline <= 600  # what is left of it
 
 
 def test_without_a_seed_each_request_draws_anew(rig):

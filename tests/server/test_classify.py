@@ -2,6 +2,8 @@
 
 import pytest
 
+from softprompt.server.schema import ClassifyForm
+
 
 def test_one_row(rig):
     reply = rig.classify(model="sentiment", input="great film")
@@ -83,3 +85,30 @@ def test_more_rows_than_the_server_takes_are_refused(rig):
     reply = rig.classify(models=["sentiment", "topics"], input=["a"] * 5)
     assert (reply.status, reply.error["code"]) == (413, "too_many_rows")
     assert "10 answers at once; this server gives at most 8" in reply.error["message"]
+
+
+def test_answers_are_counted_before_questions_are_made(rig, monkeypatch):
+    made = []
+    monkeypatch.setattr(ClassifyForm, "questions", lambda form: made.append(form) or [])
+    for body in ({"models": ["a"] * 3000, "input": ["b"] * 3000}, {"model": "sentiment", "input": ["b"] * 9}):
+        assert rig.classify(**body).error["code"] == "too_many_rows"
+    assert made == []
+
+
+def test_a_prompt_that_is_named_twice_is_asked_once(rig):
+    reply = rig.classify(models=["sentiment", "topics", "sentiment"], input=["a", "b"])
+    told = [(each["index"], each["model"]) for each in reply.json["data"]]
+    assert told == [(i, name) for i in range(2) for name in ("sentiment@v2", "topics@v2", "sentiment@v2")]
+    assert [ask.fields["text"] for ask in rig.engine.asks] == ["a", "a", "b", "b"]
+    assert reply.json["usage"]["prompt_tokens"] == 20
+
+
+@pytest.mark.parametrize("row", ["x" * 30_000, {"text": "x" * 30_000}])
+def test_long_rows_for_many_prompts_are_refused_before_anything_is_encoded(rig, row):
+    assert rig.classify(models=["sentiment", "topics", "stars"], input=row).status == 200
+    rig.engine.reset()
+    reply = rig.classify(models=["sentiment", "topics", "stars", "sentiment@prod"], input=row)
+    assert (reply.status, reply.error["code"], reply.error["param"]) == (413, "input_too_large", "input")
+    assert "120,000 characters" in reply.error["message"]
+    assert "at most 100,000 in one request" in reply.error["message"]
+    assert rig.engine.asks == []

@@ -114,3 +114,11 @@ def test_what_would_change_the_answer_is_refused(rig, field, value):
 
 def test_what_changes_nothing_is_taken(rig):
     assert rig.complete("summary", "a", suffix="", echo=False, best_of=2, n=2, user="me").status == 200
+
+
+def test_answers_to_the_same_row_share_its_tokens(rig):
+    assert rig.complete("summary", ["a", "b"], n=2).status == 200
+    first, second, third, fourth = (ask.shared for ask in rig.engine.asks)
+    assert first is second
+    assert third is fourth
+    assert first is not third

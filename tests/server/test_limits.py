@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from softprompt.server.health import Health
 from softprompt.server.keyring import Key
 from softprompt.server.limits import PACE, Bucket, Limiter, Patience
 from softprompt.server.problems import Problem
@@ -85,7 +86,7 @@ def test_a_request_that_is_refused_for_its_tokens_is_not_counted(clock):
     assert limiter.enter(key) is None
 
 
-def received(messages, seconds):
+def received(messages, seconds, health=None, meanwhile=None):
     """Read a body through `Patience` of which each message takes some seconds; return what came, or the problem."""
 
     async def app(scope, receive, send):
@@ -96,11 +97,19 @@ def received(messages, seconds):
 
     async def receive():
         delay, message = messages.pop(0)
-        await asyncio.sleep(delay)
+        if delay:
+            await asyncio.sleep(delay)
         return message
 
+    async def main():
+        task = asyncio.ensure_future(Patience(app, seconds, health)({"type": "http"}, receive, None))
+        if meanwhile is not None:
+            await asyncio.sleep(0.02)
+            meanwhile()
+        await task
+
     got = []
-    asyncio.run(Patience(app, seconds)({"type": "http"}, receive, None))
+    asyncio.run(main())
     return got
 
 
@@ -125,3 +134,28 @@ def test_a_body_that_does_not_come_is_refused():
     ) as refused:
         received([(0.03, part(b"a")), (0.03, part(b"b")), (0.03, part(b"c"))], 0.05)
     assert refused.value.status == 408
+
+
+def test_a_server_that_ends_waits_for_no_body():
+    health = Health()
+
+    def end():
+        assert len(health.coming) == 1
+        health.draining = True
+        health.hurry()
+
+    with pytest.raises(Problem, match="the server is ending") as refused:
+        received([(0, part(b"a")), (30, part(b"b", more=False))], 20, health, end)
+    assert (refused.value.status, refused.value.code, refused.value.headers["Connection"]) == (
+        503,
+        "not_ready",
+        "close",
+    )
+    assert health.coming == set()
+
+
+def test_a_server_that_ends_takes_what_is_there():
+    health, left = Health(draining=True), {"type": "http.disconnect"}
+    assert len(received([(0, part(b"a")), (0, part(b"b", more=False)), (0.05, left)], 20, health)) == 3
+    with pytest.raises(Problem, match="the server is ending"):
+        received([(0, part(b"a")), (30, part(b"b", more=False))], 20, health)

@@ -165,6 +165,23 @@ async def ticks(server):
     return await server.on_tick(1)
 
 
+def test_when_it_begins_to_end_bodies_are_waited_for_no_longer(draining):
+    server, health = draining
+    health.in_flight = 1
+
+    async def main():
+        async with asyncio.timeout(30) as waiting:
+            health.coming.add(waiting)
+            server.handle_exit(signal.SIGTERM, None)
+            await ticks(server)
+            await asyncio.sleep(30)
+
+    began = time.monotonic()
+    with pytest.raises(TimeoutError):
+        asyncio.run(main())
+    assert time.monotonic() - began < 10
+
+
 def test_it_closes_when_nothing_is_in_flight_or_time_is_up(draining):
     server, health = draining
     health.in_flight = 1

@@ -20,7 +20,7 @@ from softprompt.errors import (
     TemplateError,
 )
 from softprompt.modeling.sampling import Sampling
-from softprompt.serving.asking import Answering, Ask, Ended, Failed, Piece, Ticket
+from softprompt.serving.asking import Answering, Ask, Ended, Failed, Piece, Shared, Ticket
 from softprompt.serving.engine import Engine
 from softprompt.testing.conformance import prompt, rows
 from softprompt.testing.tiny import tiny_backbone
@@ -75,6 +75,17 @@ def test_a_mixture_from_eight_threads_is_answered_as_one_by_one(backbone, kinds,
             assert found[number].reason == expected.writing.ended
         else:
             assert found[number].reason == "read"
+
+
+def test_a_row_that_several_ask_is_encoded_once(engine, kinds, alone, same_answer, monkeypatch):
+    encoded, encode = [], engine.model.encode
+    monkeypatch.setattr(engine.model, "encode", lambda row, bound: encoded.append(row) or encode(row, bound))
+    shared = Shared()
+    asks = [Ask(kinds["long text"], FILM, sampling=Sampling(1.2, seed=n), shared=shared) for n in range(4)]
+    found = [engine.submit(ask) for ask in asks]
+    for ask, ticket in zip(asks, found, strict=True):
+        same_answer(ticket.result(30).answer, alone(ask).answer)
+    assert encoded == [FILM]
 
 
 def test_pieces_add_up_and_tell_every_token(engine, kinds, alone):
@@ -197,6 +208,37 @@ def test_a_full_queue_refuses_and_says_when_to_come_again(gated, kinds):
         gated.gate.set()
         assert all(ticket.result(30).reason == "read" for ticket in [running, *waiting])
         assert engine.submit(Ask(kinds["labels"], FILM)).result(30)
+
+
+def test_a_name_that_fills_the_queue_keeps_no_other_out(gated, kinds):
+    with Engine(gated, queue=16, rows=2) as engine:
+        gated.gate.clear()
+        running = engine.submit(Ask(kinds["labels"], FILM, "flood"))
+        gated.entered.wait(30)
+        flood = [engine.submit(Ask(kinds["labels"], FILM, "flood")) for _ in range(16)]
+        polite = engine.submit(Ask(kinds["labels"], FILM, "polite"))
+        for name in ("flood", "polite"):
+            with pytest.raises(QueueFullError, match="17 requests are waiting, as many as may"):
+                engine.submit(Ask(kinds["labels"], FILM, name))
+        assert engine.waiting == 17
+        with pytest.raises(TemplateError, match="text"):
+            engine.submit(Ask(kinds["labels"], {"body": "?"}, "another"))
+        flood.pop().cancel()
+        gated.gate.set()
+        assert all(ticket.result(30).reason == "read" for ticket in [running, polite, *flood])
+        assert engine.waiting == 0
+        assert not engine._inbox._places
+
+
+def test_after_a_night_without_work_a_quick_engine_is_still_known_as_quick(backbone, kinds, monkeypatch):
+    night = 0.0
+    monkeypatch.setattr("softprompt.serving.worker.monotonic", lambda: time.monotonic() + night)
+    with Engine(backbone) as engine:
+        for _ in range(2):
+            for ticket in [engine.submit(Ask(kinds["labels"], row)) for row in rows(20)]:
+                ticket.result(30)
+            night += 36_000.0
+        assert engine._worker._pace.wait_for(20) < 10
 
 
 def test_closing_with_drain_answers_what_was_taken_in(gated, kinds):

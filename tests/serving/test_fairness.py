@@ -96,6 +96,44 @@ def test_names_share_a_pass_and_the_one_that_waited_longest_begins_it():
     assert sorted(names(waiting.take(0))) == ["flood", "flood", "some", "some"]
 
 
+def still_waits(first, names, *, most=None, places=lambda number: 0):
+    """Whether `first`, put among short rows of `names`, waits while each who was served comes again a pass later."""
+    waiting = Waiting(rows=64, tokens=4096)
+    for name in [*names[0], first.ask.name]:
+        waiting.add(request(name, 20, most=most))
+    waiting.add(first)
+    ahead = [*names[1:]]
+    for number in range(400):
+        found = waiting.take(places(number))
+        if first in found:
+            return False
+        ahead.append([each.ask.name for each in found])
+        for name in ahead.pop(0):
+            waiting.add(request(name, 20, most=most))
+    return True
+
+
+def test_a_row_unlike_the_others_of_its_name_does_not_wait_for_ever():
+    names = [[f"g{group}-{number}" for number in range(8)] for group in range(2)]
+    assert not still_waits(request("some", 1000), names)
+    assert not still_waits(request("some", 1000, most=8), names, most=8, places=lambda number: 64)
+
+
+def test_a_row_to_be_written_does_not_wait_for_ever_where_places_come_in_step():
+    for turn in range(4):
+        waiting = Waiting(rows=8, tokens=4096)
+        long = request("some", 1000, most=8)
+        waiting.add(request("some", 20, most=8))
+        waiting.add(long)
+        served = False
+        for number in range(400):
+            for name in (f"w{number}", f"w{number}b", "some"):
+                waiting.add(request(name, 20, most=8))
+            waiting.add(request("reads", 20))
+            served = served or long in waiting.take(4 if number % 4 == turn else 0)
+        assert served, f"places in every fourth pass, from the {turn}th"
+
+
 def test_what_is_put_back_is_first():
     waiting = Waiting(rows=2, tokens=1000)
     for name in "abcd":

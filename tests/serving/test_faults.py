@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from dataclasses import replace
 
 import pytest
@@ -13,6 +14,7 @@ from softprompt.modeling.flight import Flight
 from softprompt.modeling.sampling import Sampling
 from softprompt.serving.asking import Ask, Failed
 from softprompt.serving.engine import Engine
+from softprompt.serving.passes import Outcome, Outcomes
 from softprompt.serving.worker import Worker
 from softprompt.testing.conformance import rows
 
@@ -150,6 +152,54 @@ def test_new_rows_that_find_no_memory_beside_a_flight_get_it(gated, kinds, alone
     assert "rows in flight did not fit in memory" in caplog.text
 
 
+def passes_of(engine):
+    return engine._worker._passes
+
+
+def test_a_request_that_fits_nowhere_makes_passes_no_smaller(gated, kinds, caplog):
+    def full(rows, flight):
+        if any(len(row.ids) > 120 for row in rows):
+            raise torch.OutOfMemoryError("no room")
+
+    gated.spoil = full
+    with Engine(gated, rows=16) as engine:
+        for beside in (("long text",) * 16, ("labels",) * 8, ()):
+            tickets = [engine.submit(Ask(kinds[name], FILM, "good")) for name in beside]
+            while "long text" in beside and engine.running < 16:
+                time.sleep(0.001)
+            for name in ("labels", "long text"):
+                with pytest.raises(
+                    BackboneError, match=r"\d+ tokens do not fit in memory, even in a pass of their own"
+                ):
+                    engine.submit(Ask(kinds[name], {"text": "word " * 80}, "bad")).result(30)
+            assert all(ticket.result(30) for ticket in tickets)
+            assert (passes_of(engine).rows, passes_of(engine).tokens) == (16, 4096)
+    assert "again, for it was a request that fits nowhere that found no memory" in caplog.text
+
+
+def test_passes_grow_again_while_memory_suffices(gated, kinds, monkeypatch, caplog):
+    monkeypatch.setattr("softprompt.serving.passes._CALM", 4)
+    tight = [True]
+
+    def full(rows, flight):
+        if tight[0] and len(flight) + len(rows) > 2:
+            raise MemoryError
+
+    gated.spoil = full
+    found = set()
+    with Engine(gated, rows=16, step_tokens=512) as engine:
+        asks = [Ask(kinds["long text"], row, max_tokens=2) for row in rows(6)]
+        asks += [Ask(kinds["labels"], row) for row in rows(6)]
+        for ticket in together(gated, engine, asks, lambda _: found.add(passes_of(engine).rows)):
+            ticket.result(60)
+        assert min(found) <= 4
+        tight[0] = False
+        with caplog.at_level(logging.INFO, logger="softprompt.serving"):
+            engine.submit(Ask(kinds["long text"], FILM)).result(60)
+        assert (passes_of(engine).rows, passes_of(engine).tokens) == (16, 512)
+    assert "memory has sufficed for 4 passes and steps; there are at most 16 rows in flight" in caplog.text
+
+
 class Stumbling(Flight):
     """A flight whose steps fail as the class is told."""
 
@@ -200,6 +250,83 @@ def test_a_step_that_fails_once_costs_nobody_anything(gated, stumbling, kinds, a
         for ask, ticket in zip(asks, together(gated, engine, asks), strict=True):
             assert ticket.result(30).answer.label == alone(ask).answer.label
         assert engine.running == engine.waiting == 0
+
+
+def test_a_step_that_fails_among_its_draws_draws_again_what_it_would_have_and_no_more(gated, kinds, alone, monkeypatch):
+    asks = [Ask(kinds["long text"], row, sampling=Sampling(temperature=1.0, seed=2)) for row in rows(6)]
+    expected = [alone(ask) for ask in asks]
+    rand, draws = torch.rand, []
+
+    def broken(*what, **how):
+        draws.append(None)
+        if len(draws) in (75, 160):  # others of the step have drawn, and others have not
+            raise BrokenError("a hiccup")
+        return rand(*what, **how)
+
+    monkeypatch.setattr(torch, "rand", broken)
+    with Engine(gated) as engine:
+        for one, ticket in zip(expected, together(gated, engine, asks), strict=True):
+            assert ticket.result(30).answer.label == one.answer.label
+    assert 160 < len(draws) <= sum(len(one.writing.tokens) for one in expected) + 2 * 6  # the head draws none
+
+
+def test_rows_whose_step_fails_begin_again_in_passes_no_larger_than_others(gated, stumbling, kinds, alone):
+    asks = [Ask(kinds["long text"], row) for row in rows(8)]
+    ran, times = [], []
+    gated.spoil = lambda rows, flight: ran.append((len(rows), len(rows) * max(len(row.ids) for row in rows)))
+
+    def fail(flight):
+        times.append(len(flight))
+        if len(times) == 14 and len(flight) >= 6:
+            raise BrokenError("a hiccup")
+
+    stumbling.fails = [fail]
+    with Engine(gated, step_tokens=100) as engine:
+        for ask, ticket in zip(asks, together(gated, engine, asks), strict=True):
+            assert ticket.result(30).answer.label == alone(ask).answer.label
+    assert times[13] >= 6, "many flew together"
+    assert any(count > 1 for count, _ in ran)
+    assert all(count == 1 or tokens <= 100 for count, tokens in ran)
+
+
+class Contrary:
+    """Runs nothing, and says of a request in one breath that it has failed and that it is to begin again."""
+
+    rows, tokens, slots = 4, 100, 0
+
+    def __init__(self):
+        self.flying, self.begun = [], 0
+
+    def __len__(self):
+        return len(self.flying)
+
+    def begin(self, requests):
+        self.begun += 1
+        assert self.begun < 9, "it began again and again"
+        self.flying += requests
+        return Outcomes([Outcome(each) for each in requests], [])
+
+    def step(self):
+        return Outcomes([Outcome(each, error=BrokenError("it failed")) for each in self.flying], self.clear())
+
+    def leave(self, request):
+        assert request not in self.flying
+
+    def clear(self):
+        found, self.flying = self.flying, []
+        return found
+
+
+def test_a_request_that_failed_does_not_begin_again(gated, kinds):
+    passes, events = Contrary(), []
+    with Engine(gated, passes=passes) as engine:
+        ticket = engine.submit(Ask(kinds["long text"], FILM), events.append)
+        with pytest.raises(BrokenError, match="it failed"):
+            ticket.result(30)
+        with pytest.raises(BrokenError, match="it failed"):
+            engine.submit(Ask(kinds["long text"], FILM)).result(30)
+    assert len(events) == 1
+    assert (passes.begun, engine.running, engine.waiting) == (2, 0, 0)
 
 
 def test_a_listener_that_fails_hears_no_more_and_the_answer_comes(backbone, kinds, alone, caplog):

@@ -84,7 +84,8 @@ def test_ends_without_an_answer_are_told(gated, kinds):
     head = engine.submit(Ask(kinds["labels"], FILM, "head"))
     assert gated.entered.wait(30)
     late = engine.submit(Ask(kinds["labels"], FILM, "late"))
-    engine.submit(Ask(kinds["labels"], FILM, "closed"))
+    for name in ("closed", "third"):
+        engine.submit(Ask(kinds["labels"], FILM, name))
     with pytest.raises(QueueFullError):
         engine.submit(Ask(kinds["labels"], FILM, "refused"))
     late.cancel()

@@ -29,6 +29,31 @@ def test_new_rows_hold_up_those_in_flight_for_two_steps_or_the_pause():
     assert slow.allowance(4096) == 1
 
 
+def test_time_without_work_does_not_count_as_slow():
+    pace, now = Pace(pause=0.1), 0.0
+    pace.begins(now)
+    for _ in range(2000):
+        now += 0.02
+        pace.ended(1, now)
+    assert pace.wait_for(250) == pytest.approx(5.0, rel=0.05)
+    for _ in range(5):
+        now += 3600
+        pace.begins(now)
+        for _ in range(3):
+            now += 0.02
+            pace.ended(1, now)
+        assert pace.wait_for(250) == pytest.approx(5.0, rel=0.05)
+
+
+def test_an_engine_that_takes_long_for_each_is_found_slow():
+    pace, now = Pace(pause=0.1), 0.0
+    pace.begins(now)
+    for _ in range(20):
+        now += 15.0
+        pace.ended(1, now)
+    assert pace.wait_for(3) == pytest.approx(45.0, rel=0.05)
+
+
 def test_the_wait_follows_the_rate_at_which_requests_end():
     pace = Pace(pause=0.1)
     assert pace.wait_for(100) == 1.0

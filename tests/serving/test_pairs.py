@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
+import threading
+import time
+
 import pytest
 
-from softprompt.errors import ConfigError, DataError, EngineClosedError, IncompatiblePromptError, TemplateError
+from softprompt.errors import (
+    ConfigError,
+    DataError,
+    EngineClosedError,
+    IncompatiblePromptError,
+    QueueFullError,
+    TemplateError,
+)
 from softprompt.modeling.prompted_model import PromptedModel
 from softprompt.serving.asking import Ask
 from softprompt.serving.catalog import Catalog
@@ -109,6 +119,56 @@ def test_it_waits_while_others_fill_the_queue(gated, kinds):
         others = [engine.submit(Ask(kinds["trie"], FILM, "others")) for _ in range(6)]
         gated.gate.set()
         assert len(list(engine.run((kinds["labels"], row) for row in rows(20)))) == 20
+        assert all(other.result(30) for other in others)
+
+
+def test_it_has_its_share_beside_one_who_fills_the_queue(backbone, kinds):
+    over, answered = threading.Event(), []
+
+    def flood(engine):
+        while not over.is_set():
+            try:
+                engine.submit(Ask(kinds["labels"], FILM, "flood"), answered.append)
+            except QueueFullError:
+                time.sleep(0.0005)
+
+    with Engine(backbone, queue=64, rows=16) as engine:
+        others = threading.Thread(target=flood, args=(engine,))
+        others.start()
+        while engine.waiting < 64:
+            time.sleep(0.001)
+        before = len(answered)
+        assert sum(1 for _ in engine.run((kinds["labels"], FILM) for _ in range(150))) == 150
+        meanwhile = len(answered) - before
+        over.set()
+        others.join()
+        engine.close(drain=False)
+    assert meanwhile < 10 * 150  # 60 for each, where the places in the queue are nobody's
+
+
+def test_it_waits_for_its_own_requests_not_for_those_of_others(gated, kinds):
+    read = []
+
+    def pairs():
+        for number in range(40):
+            read.append(number)
+            yield kinds["labels"], FILM
+
+    with Engine(gated, queue=40) as engine:
+        gated.gate.clear()
+        head = engine.submit(Ask(kinds["trie"], FILM, "others"))
+        assert gated.entered.wait(30)
+        others = [head, *(engine.submit(Ask(kinds["trie"], FILM, "others")) for _ in range(31))]
+        answers = engine.run(pairs())
+        asker = threading.Thread(target=lambda: next(answers))
+        asker.start()
+        until = time.monotonic() + 10
+        while len(read) < 8 and time.monotonic() < until:
+            time.sleep(0.001)
+        assert len(read) >= 8  # where others' requests count, it waits for the answer to the first
+        gated.gate.set()
+        asker.join()
+        assert sum(1 for _ in answers) == 39
         assert all(other.result(30) for other in others)
 
 

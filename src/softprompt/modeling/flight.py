@@ -113,10 +113,19 @@ class _Side:
     def step(self) -> list[Writing]:
         if not self.writings:
             return []
-        logits = self._backbone.logits(torch.stack(self._last))
-        tokens = _next(logits, self.writings)
-        for writing, (token, log_probability, likeliest) in zip(self.writings, tokens, strict=True):
-            writing.take(token, log_probability, likeliest)
+        drawing = [
+            (each, len(each.tokens), each.stream.get_state()) for each in self.writings if not each.sampling.greedy
+        ]
+        try:
+            logits = self._backbone.logits(torch.stack(self._last))
+            tokens = _next(logits, self.writings)
+            for writing, (token, log_probability, likeliest) in zip(self.writings, tokens, strict=True):
+                writing.take(token, log_probability, likeliest)
+        except BaseException:
+            for writing, count, state in drawing:
+                if len(writing.tokens) == count:  # what it drew is no token: the next is drawn from the same numbers
+                    writing.stream.set_state(state)
+            raise
         got = [*self.writings]
         for row in reversed(range(len(got))):
             if got[row].ended is not None:

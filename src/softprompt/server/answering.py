@@ -9,8 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
+from contextvars import copy_context
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from starlette.requests import Request
@@ -19,7 +22,12 @@ from softprompt.server.context import context_of
 from softprompt.server.exchange import Exchange, Relay
 from softprompt.server.keys import Caller
 from softprompt.server.models import Model
-from softprompt.serving.asking import Ask, Ended, Failed, Piece, Token
+from softprompt.serving.asking import Ask, Ended, Failed, Piece, Token, Usage
+
+LONG = 64 * 1024
+"""Bytes of a request above which its texts may take a good part of a second to encode;"""
+LONG_AT_ONCE = 2
+"""as many of such requests are encoded at the same time: a text that has begun to be cannot be given up."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +93,7 @@ class Answers:
     def __init__(self, exchange: Exchange, order: Order, by: Caller) -> None:
         self._exchange, self._order, self._by = exchange, order, by
         self.rows = [Growing(index) for index in range(len(order.asks))]
-        self._open, self._written = len(self.rows), 0
+        self._open = len(self.rows)
 
     @property
     def done(self) -> bool:
@@ -107,8 +115,6 @@ class Answers:
             grown[row] = self.rows[row]
             if isinstance(event, Ended):
                 self._open -= 1
-            else:
-                self._written += len(event.tokens)
         return list(grown.values())
 
     async def all(self) -> list[Growing]:
@@ -118,17 +124,21 @@ class Answers:
         return self.rows
 
     def close(self) -> None:
-        """Give up what has not ended, and count what was taken."""
+        """Give up what has not ended, and count what was taken, whether it was read or not."""
         self._exchange.close()
-        usage = self.usage()
-        self._by.spent(self._order.model.id, usage["prompt_tokens"], max(usage["completion_tokens"], self._written))
+        usage = self._usage(self._exchange.taken())
+        self._by.spent(self._order.model.id, usage["prompt_tokens"], usage["completion_tokens"])
 
     def usage(self) -> dict[str, int]:
         """Return what those that have ended took."""
-        ended = [(row.index, row.ended.usage) for row in self.rows if row.ended is not None]
-        read = sum(usage.prompt_tokens for index, usage in ended if index % self._order.each == 0)
-        written = sum(usage.completion_tokens for _, usage in ended)
-        return {"prompt_tokens": read, "completion_tokens": written, "total_tokens": read + written}
+        return self._usage({row.index: row.ended.usage for row in self.rows if row.ended is not None})
+
+    def _usage(self, taken: Mapping[int, Usage]) -> dict[str, int]:
+        """The sum of what rows took; of those that ask the same, the words in front count once."""
+        read = {index // self._order.each: usage.prompt_tokens for index, usage in taken.items() if usage.prompt_tokens}
+        written = sum(usage.completion_tokens for usage in taken.values())
+        total = sum(read.values())
+        return {"prompt_tokens": total, "completion_tokens": written, "total_tokens": total + written}
 
 
 async def answers_of(
@@ -136,19 +146,29 @@ async def answers_of(
 ) -> tuple[Order, Answers]:
     """Submit a request's rows and listen; whoever gets the answers closes them.
 
+    Nothing is encoded for a caller who has left, or whose time is over.
+
     Args:
         request: whose caller may leave.
         by: who asked.
         plan: finds the prompt and makes the rows; called in a worker thread.
         stream: they are wanted as they come.
     """
-    exchange = Exchange(context_of(request).engine, relay_of(request), patient=not stream)
+    context = context_of(request)
+    settings = context.settings
+    exchange = Exchange(
+        context.engine,
+        relay_of(request),
+        patient=not stream,
+        deadline=settings.deadline,
+        unread=settings.max_unread,
+    )
+    exchange.watch(request.receive)
     try:
-        order = await asyncio.to_thread(_submitted, exchange, plan)
+        order = await exchange.during(_on_a_thread(request, partial(_submitted, exchange, plan)))
     except BaseException:
         exchange.close()
         raise
-    exchange.watch(request.receive)
     return order, Answers(exchange, order, by)
 
 
@@ -166,7 +186,19 @@ def relay_of(request: Request) -> Relay:
     return relay
 
 
+async def _on_a_thread(request: Request, work: Callable[[], Order]) -> Order:
+    """Do what takes long on a worker thread; for long requests there are few, so that short ones find theirs free."""
+    told = request.headers.get("content-length", "")
+    if told.isdecimal() and int(told[:20]) <= LONG:
+        return await asyncio.to_thread(work)
+    pool: Executor | None = getattr(request.app.state, "long_requests", None)
+    if pool is None:
+        pool = request.app.state.long_requests = ThreadPoolExecutor(LONG_AT_ONCE, "softprompt-long")
+    return await asyncio.get_running_loop().run_in_executor(pool, copy_context().run, work)
+
+
 def _submitted(exchange: Exchange, plan: Callable[[], Order]) -> Order:
+    exchange.check()
     order = plan()
     exchange.submit(order.asks)
     return order

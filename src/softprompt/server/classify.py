@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 import uuid
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends
@@ -29,26 +30,29 @@ router = APIRouter(tags=["answers"])
 async def classify(request: Request, by: Annotated[Caller, Depends(caller)]) -> Response:
     """Answer every row with every prompt that it is for."""
     form = await form_of(request, ClassifyForm)
-    questions = form.questions()
     settings, models = context_of(request).settings, models_of(request)
-    if len(questions) > settings.max_rows:
-        message = f"{len(questions)} answers at once; this server gives at most {settings.max_rows}, so send fewer rows"
+    if form.asked > settings.max_rows:
+        message = f"{form.asked} answers at once; this server gives at most {settings.max_rows}, so send fewer rows"
         raise Problem(413, message, param="input", code="too_many_rows")
+    questions = form.questions()
+    once = {(number, name): row for number, name, row in questions}  # the same prompt twice for a row is asked once
+    _check_size(once, settings)
     found: dict[str, Model] = {}
 
     def plan() -> Order:
-        for reference in dict.fromkeys(name for _, name, _ in questions):
+        for reference in dict.fromkeys(name for _, name in once):
             found[reference] = _reading(models, reference, by)
-        asks = [_ask(found[name], row, number, settings) for number, name, row in questions]
+        asks = [_ask(found[name], row, number, settings) for (number, name), row in once.items()]
         return Order(next(iter(found.values())), asks)
 
     order, answers = await answers_of(request, by, plan)
     try:
-        rows = await answers.all()
+        told = dict(zip(once, await answers.all(), strict=True))
     finally:
         answers.close()
     data: list[dict[str, Any]] = []
-    for (number, name, _), row in zip(questions, rows, strict=True):
+    for number, name, _ in questions:
+        row = told[number, name]
         assert row.ended is not None, "all answers have ended"
         model = found[name]
         kind = model.prompt.readout.kind if model.prompt is not None else ""
@@ -56,6 +60,21 @@ async def classify(request: Request, by: Annotated[Caller, Depends(caller)]) -> 
     head = {"id": f"classify-{uuid.uuid4().hex}", "object": "list", "created": int(time.time())}
     body = {**head, "model": order.model.id if len(found) == 1 else None, "data": data, "usage": answers.usage()}
     return Response(json_bytes(body), media_type="application/json")
+
+
+def _check_size(once: Mapping[tuple[int, str], str | Mapping[str, str]], settings: Settings) -> None:
+    """Refuse long rows for many prompts: each prompt encodes each row anew, and cuts it only then.
+
+    Raises:
+        Problem: 413, with both sizes.
+    """
+    size = sum(len(row) if isinstance(row, str) else sum(map(len, row.values())) for row in once.values())
+    if size > settings.max_body:
+        message = (
+            f"the texts have {size:,} characters, counted once for each prompt that reads them; this server reads at "
+            f"most {settings.max_body:,} in one request, so send shorter rows, or fewer prompts at once"
+        )
+        raise Problem(413, message, param="input", code="input_too_large")
 
 
 def _reading(models: Models, reference: str, by: Caller) -> Model:

@@ -8,15 +8,20 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
-from typing import NamedTuple
+from time import monotonic
+from typing import NamedTuple, TypeVar
 
 from starlette.types import Receive
 
-from softprompt.errors import RequestCancelledError
-from softprompt.serving.asking import Answering, Ask, Event, Piece, Ticket
+from softprompt.errors import DeadlineError, RequestCancelledError
+from softprompt.server.problems import Problem
+from softprompt.serving.asking import Answering, Ask, Ended, Event, Piece, Ticket, Usage
+
+T = TypeVar("T")
 
 
 class Heard(NamedTuple):
@@ -59,28 +64,77 @@ class Exchange:
         engine: answers them.
         relay: of the loop that listens.
         patient: `next` waits until a row has ended: what is not streamed need not be handled token by token.
+        deadline: seconds from now within which all is answered.
+        unread: tokens, the likeliest in their place counted too, that wait for `next` at most where it is not patient;
+            with more, all is given up.
     """
 
-    def __init__(self, engine: Answering, relay: Relay, *, patient: bool = False) -> None:
+    def __init__(
+        self,
+        engine: Answering,
+        relay: Relay,
+        *,
+        patient: bool = False,
+        deadline: float | None = None,
+        unread: float = float("inf"),
+    ) -> None:
         self._engine, self._relay, self._patient = engine, relay, patient
+        self._deadline, self._unread = deadline, unread
+        self._due = None if deadline is None else monotonic() + deadline
+        self._taken: dict[int, Usage] = {}
+        self._told = self._read = 0
         self._tickets: dict[int, Ticket] = {}
         self._heard: deque[Heard] = deque()
         self._over: set[int] = set()
         self._waiter: asyncio.Future[None] | None = None
         self._watch: asyncio.Task[None] | None = None
-        self._ready = self._closed = self._left = False
+        self._ready = self._closed = self._left = self._full = False
+
+    def check(self) -> None:
+        """Return if somebody still waits for answers; asked before each step that takes long.
+
+        Raises:
+            RequestCancelledError: nobody does.
+            DeadlineError: it is too late.
+        """
+        if self._closed or self._left:
+            raise RequestCancelledError("the caller left before its answer was complete")
+        if self._due is not None and monotonic() >= self._due:
+            raise self._late()
 
     def submit(self, asks: Sequence[Ask]) -> None:
         """Give every row to the engine; called by a worker thread, for rows are encoded here.
 
         Raises:
-            SoftPromptError: the engine refuses one; those before it are given up when the exchange is closed.
+            SoftPromptError: the engine refuses one, or nobody waits any more; those before it are given up when the
+                exchange is closed.
         """
         for row, ask in enumerate(asks):
-            self._tickets[row] = self._engine.submit(ask, partial(self._tell, row))
-            if self._closed:  # the request ended meanwhile, and whoever ended it did not know of this row
+            self.check()
+            self._tickets[row] = self._engine.submit(self._in_time(ask), partial(self._tell, row))
+            if self._closed or self._left:  # meanwhile, and whoever ended it did not know of this row
                 self._tickets[row].cancel()
                 return
+
+    async def during(self, work: Coroutine[object, object, T]) -> T:
+        """Return what `work` does, unless the caller, who is watched, leaves or the deadline passes meanwhile.
+
+        Raises:
+            RequestCancelledError: the caller left.
+            DeadlineError: it took too long.
+        """
+        assert self._watch is not None, "watch first"
+        task = asyncio.ensure_future(work)
+        try:
+            left = None if self._due is None else max(0.0, self._due - monotonic())
+            done, _ = await asyncio.wait({task, self._watch}, timeout=left, return_when=asyncio.FIRST_COMPLETED)
+            if not done:
+                raise self._late()
+            if task not in done:
+                self.check()
+            return await task
+        finally:
+            task.cancel()  # of a thread's work that has not begun, nothing is done any more
 
     def watch(self, receive: Receive) -> None:
         """Give everything up as soon as the caller leaves."""
@@ -95,8 +149,11 @@ class Exchange:
         while True:
             if self._left:
                 raise RequestCancelledError("the caller left before its answer was complete")
+            if self._full:
+                message = f"more than {self._unread:,} tokens of this stream were not read, and it was given up"
+                raise Problem(408, f"{message}; read it as it comes, or ask for less", code="stream_not_read")
             if self._ready and self._heard:
-                return self._taken()
+                return self._all_heard()
             self._ready = False
             self._waiter = self._relay.loop.create_future()
             await self._waiter
@@ -108,21 +165,46 @@ class Exchange:
         self._closed = True
         self._cancel()
 
-    def _taken(self) -> list[Heard]:
+    def taken(self) -> dict[int, Usage]:
+        """Return what each row took as far as the engine has told, whether `next` has returned that or not."""
+        return dict(self._taken)
+
+    def _all_heard(self) -> list[Heard]:
         self._ready = False
         taken = []
         while self._heard:
             heard = self._heard.popleft()
             taken.append(heard)
-            if not isinstance(heard.event, Piece):
+            if isinstance(heard.event, Piece):
+                self._read += _size(heard.event)
+            else:
                 self._over.add(heard.row)
         return taken
 
     def _tell(self, row: int, event: Event) -> None:
         """Hear the engine, in its thread."""
+        self._count(row, event)
+        if self._full:
+            return
         self._heard.append(Heard(row, event))
+        if not self._patient and self._told - self._read > self._unread:
+            self._full = True
+            self._relay.call(self._overflow)
         if not (self._patient and isinstance(event, Piece)):
             self._relay.call(self._wake)
+
+    def _count(self, row: int, event: Event) -> None:
+        """Count what a row took, as soon as it did."""
+        prompt, written = self._taken.get(row, Usage(0, 0))
+        if isinstance(event, Piece):
+            self._told += _size(event)
+            self._taken[row] = Usage(prompt, written + len(event.tokens))
+        elif isinstance(event, Ended):
+            self._taken[row] = Usage(event.usage.prompt_tokens, max(written, event.usage.completion_tokens))
+
+    def _overflow(self) -> None:
+        self._heard.clear()
+        self._cancel()
 
     def _wake(self) -> None:
         self._ready = True
@@ -136,7 +218,23 @@ class Exchange:
         self._cancel()
         self._wake()
 
+    def _in_time(self, ask: Ask) -> Ask:
+        """What is asked, with as much of its time as is left."""
+        if self._due is None:
+            return ask
+        return replace(ask, deadline=max(1e-6, self._due - monotonic()))
+
+    def _late(self) -> DeadlineError:
+        return DeadlineError(
+            f"not encoded within {self._deadline:g} s, for the server has many long texts before it; ask again, or less"
+        )
+
     def _cancel(self) -> None:
         for row, ticket in list(self._tickets.items()):
             if row not in self._over:
                 ticket.cancel()
+
+
+def _size(piece: Piece) -> int:
+    """What a piece weighs while it waits: its tokens, and the likeliest that are told beside them."""
+    return sum(1 + len(token.likeliest) for token in piece.tokens)

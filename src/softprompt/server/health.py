@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from fastapi import APIRouter
 from starlette.requests import Request
@@ -24,16 +25,29 @@ class Health:
         draining: whether it is ending, and takes none any more.
         in_flight: requests that are being answered.
         check: says what else is wrong, if anything is.
+        coming: the waits for what is still to come of requests' bodies.
     """
 
     draining: bool = False
     in_flight: int = 0
     check: Callable[[], str | None] = lambda: None
+    coming: set[asyncio.Timeout] = field(default_factory=set, repr=False)
 
     @property
     def reason(self) -> str | None:
         """Why no request is taken; `None` if all is well."""
         return "the server is ending: it finishes what it has taken in" if self.draining else self.check()
+
+    def hurry(self) -> None:
+        """Wait no longer for bodies, once the server is ending; called in their event loop."""
+        for waiting in list(self.coming):
+            if not waiting.expired():
+                waiting.reschedule(asyncio.get_running_loop().time())
+
+    def refusal(self) -> Problem:
+        """Return what a request is refused with that cannot be taken."""
+        headers = {"Retry-After": str(RETRY), "Connection": "close"}
+        return Problem(503, self.reason or "", code="not_ready", headers=headers)
 
 
 class Gate:
@@ -52,9 +66,7 @@ class Gate:
         if scope["type"] != "http" or scope["path"] in PROBES:
             await self._app(scope, receive, send)
         elif self._health.reason is not None:
-            headers = {"Retry-After": str(RETRY), "Connection": "close"}
-            refused = Problem(503, self._health.reason, code="not_ready", headers=headers)
-            await refused.response()(scope, receive, send)
+            await self._health.refusal().response()(scope, receive, send)
         else:
             self._health.in_flight += 1
             try:

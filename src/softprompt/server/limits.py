@@ -9,6 +9,7 @@ from threading import Lock
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from softprompt.server.health import Health
 from softprompt.server.keyring import Key
 from softprompt.server.problems import Problem
 
@@ -100,10 +101,11 @@ class Patience:
     Args:
         app: the application.
         seconds: within which a body must have arrived, those aside that its bytes take at `PACE`.
+        health: once the server is ending, a body that is not there is waited for no longer.
     """
 
-    def __init__(self, app: ASGIApp, seconds: float = PATIENCE) -> None:
-        self._app, self._seconds = app, seconds
+    def __init__(self, app: ASGIApp, seconds: float = PATIENCE, health: Health | None = None) -> None:
+        self._app, self._seconds, self._health = app, seconds, health or Health()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on."""
@@ -117,9 +119,10 @@ class Patience:
             if not coming:
                 return await receive()
             try:
-                async with asyncio.timeout_at(due):
-                    message = await receive()
+                message = await self._in_time(receive, due)
             except TimeoutError:
+                if self._health.draining:
+                    raise self._health.refusal() from None
                 least = f"within {self._seconds:g} s, or at {PACE:,} bytes a second"
                 reason = f"the request's body did not arrive {least}; send it again"
                 raise Problem(408, reason, code="body_timeout", headers={"Connection": "close"}) from None
@@ -128,3 +131,13 @@ class Patience:
             return message
 
         await self._app(scope, hurried, send)
+
+    async def _in_time(self, receive: Receive, due: float) -> Message:
+        """The next part of a body; of an ending server, only one that is there already."""
+        coming = self._health.coming
+        async with asyncio.timeout_at(0.0 if self._health.draining else due) as waiting:
+            coming.add(waiting)
+            try:
+                return await receive()
+            finally:
+                coming.discard(waiting)

@@ -54,7 +54,7 @@ def operate(
     """
     state, settings = state or Health(), context.settings
     routers = [health.router, prompts.router]
-    middleware = [*_borders(settings), Middleware(Gate, health=state), Middleware(Patience)]
+    middleware = [*_borders(settings), Middleware(Gate, health=state), Middleware(Patience, health=state)]
     if metrics is not None:
         from softprompt.server.metrics import Counted, router
 

@@ -73,25 +73,24 @@ def assemble(backbone: Backbone, store: PromptStore, settings: Settings, door: D
     """
     door = door or Door.of(settings)
     metrics = _metrics(backbone, settings)
-    prefixes = PrefixCache(settings.cache_bytes)
-    engine = _engine(backbone, settings, prefixes, metrics)
+    engine = _engine(backbone, settings, metrics)
     other = settings.allow_other_weights
     catalog = Catalog(store, backbone, allow_other_weights=other, max_bytes=settings.prompt_bytes)
     health = Health(check=lambda: None if engine.healthy else "the engine has ended because of an error of its own")
-    management = Management(store, catalog, backbone, allow_other_weights=other, forget=prefixes.forget)
+    management = Management(store, catalog, backbone, allow_other_weights=other, forget=engine.model.forget)
     context = Context(engine, catalog, backbone, settings)
     app = operate(context, management, door=door, state=health, metrics=metrics)
     return Parts(app, engine, catalog, health, door)
 
 
-def _engine(backbone: Backbone, settings: Settings, prefixes: PrefixCache, metrics: Metrics | None) -> Engine:
+def _engine(backbone: Backbone, settings: Settings, metrics: Metrics | None) -> Engine:
     """Start what computes: our engine, or vLLM in this process, which keeps prefixes itself."""
     rows, tokens, queue = settings.rows, settings.step_tokens, settings.queue
     if settings.engine == "vllm":
         from softprompt.serving.vllm_engine import VllmEngine
 
         return VllmEngine(backbone, rows=rows, step_tokens=tokens, queue=queue, observer=metrics)
-    model = PromptedModel(backbone, cache=prefixes)
+    model = PromptedModel(backbone, cache=PrefixCache(settings.cache_bytes))
     return Engine(model, rows=rows, step_tokens=tokens, queue=queue, observer=metrics)
 
 
@@ -138,6 +137,7 @@ class Draining(uvicorn.Server):
             return True
         if health.draining and self._until == float("inf"):
             self._until = monotonic() + self._seconds
+            health.hurry()
             logger.info("ending: %d requests in flight have up to %g s", health.in_flight, self._seconds)
         return health.draining and (health.in_flight == 0 or monotonic() >= self._until)
 
@@ -160,6 +160,7 @@ def run(parts: Parts, settings: Settings, taken: socket.socket) -> None:
         log_config=None,
         access_log=False,
         server_header=False,
+        proxy_headers=False,  # the address in the log is the one that asked, not one that it names
         ws="none",
         timeout_graceful_shutdown=LAST_WORDS,
     )

@@ -14,7 +14,7 @@ from softprompt.server.models import Model
 from softprompt.server.problems import Problem
 from softprompt.server.schema import Written
 from softprompt.server.settings import Settings
-from softprompt.serving.asking import Ask
+from softprompt.serving.asking import Ask, Shared
 
 _NAMES = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
 _SEEDS = 2**31
@@ -58,8 +58,9 @@ def asks_of(
             likeliest=form.told_tokens or 0,
             deadline=settings.deadline,
             allow_other_weights=settings.allow_other_weights,
+            shared=shared,
         )
-        for place, (prompt, row) in enumerate(rows)
+        for place, (prompt, row, shared) in enumerate((*each, Shared()) for each in rows)
         for number in range(form.count)
     ]
 

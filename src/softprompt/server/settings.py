@@ -41,6 +41,12 @@ class Settings(BaseModel):
 
     max_body: Annotated[int, Field(ge=1024, description="bytes of a request's body, at most; else 413")] = 4 * 2**20
     max_rows: Annotated[int, Field(ge=1, description="rows of one classify request, at most; else 413")] = 512
+    max_unread: Annotated[
+        int, Field(ge=1, description="tokens of a stream that may wait for its reader; with more it is given up")
+    ] = 65536
+    send_timeout: Annotated[
+        float, Field(gt=0, description="seconds in which a stream's reader must take something, else it is given up")
+    ] = 60.0
     max_choices: Annotated[int, Field(ge=1, description="answers to one chat or completion (n), at most")] = 16
     max_tokens: Annotated[int, Field(ge=1, description="tokens of a written answer, whatever is asked for")] = 4096
 

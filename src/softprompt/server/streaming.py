@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import time
 import uuid
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -10,14 +12,17 @@ from typing import Any, Protocol
 
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from softprompt.errors import RequestCancelledError
 from softprompt.server.answering import Answers, Growing, Order, answers_of, json_bytes
+from softprompt.server.context import context_of
 from softprompt.server.keys import Caller
 from softprompt.server.logs import record_of
 from softprompt.server.models import Model
 from softprompt.server.problems import problem_of
+
+logger = logging.getLogger(__name__)
 
 DONE = b"data: [DONE]\n\n"
 
@@ -67,7 +72,8 @@ async def answered(
         head = _head(order.model, shape.part if stream else shape.whole, shape.prefix)
         if stream:
             first = await answers.more()  # what fails before the first word has a status of its own
-            return EventStream(_events(answers, first, head, shape, usage, record_of(request.scope).id), answers)
+            events = _events(answers, first, head, shape, usage, record_of(request.scope).id)
+            return EventStream(events, answers, context_of(request).settings.send_timeout)
         choices = [shape.choice(row) for row in await answers.all()]
         body = json_bytes({**head, "choices": choices, "usage": answers.usage()})
     except BaseException:
@@ -83,25 +89,40 @@ class EventStream(Response):
     Args:
         events: whole events.
         answers: closed at the end, also of a stream that never began.
+        seconds: within which the caller must make room for the next chunk; then the connection is closed.
     """
 
     media_type = "text/event-stream"
 
-    def __init__(self, events: AsyncIterator[bytes], answers: Answers) -> None:
+    def __init__(self, events: AsyncIterator[bytes], answers: Answers, seconds: float) -> None:
         super().__init__(headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"})
         del self.headers["content-length"]
-        self._events, self._answers = events, answers
+        self._events, self._answers, self._seconds = events, answers, seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send them."""
+        """Send them; a stream that is not taken ends without its end, which closes the connection."""
         try:
-            await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+            await self._send(send, {"type": "http.response.start", "status": 200, "headers": self.raw_headers})
             async with aclosing(self._events) as events:  # type: ignore[type-var]
                 async for event in events:
-                    await send({"type": "http.response.body", "body": event, "more_body": True})
-            await send({"type": "http.response.body", "body": b"", "more_body": False})
+                    await self._send(send, {"type": "http.response.body", "body": event, "more_body": True})
+            await self._send(send, {"type": "http.response.body", "body": b"", "more_body": False})
+        except _UntakenError:
+            told = {"id": record_of(scope).id}
+            logger.warning("a stream was given up: its caller took nothing for %g s", self._seconds, extra=told)
         finally:
             self._answers.close()
+
+    async def _send(self, send: Send, message: Message) -> None:
+        try:
+            async with asyncio.timeout(self._seconds):
+                await send(message)
+        except TimeoutError:
+            raise _UntakenError from None
+
+
+class _UntakenError(Exception):
+    """A caller who does not read."""
 
 
 async def _events(

@@ -8,11 +8,21 @@ from typing import Literal, NamedTuple, Protocol, runtime_checkable
 
 from softprompt.modeling.answers import Answer
 from softprompt.modeling.bound import BoundPrompt
+from softprompt.modeling.readings import EncodedRow
 from softprompt.modeling.sampling import Sampling
 from softprompt.prompts.soft_prompt import SoftPrompt
 
 Reason = Literal["read", "stop", "length"]
 """Why an answer ended: it was read off, not written; by itself or at a stop; at the most tokens it may have."""
+
+
+class Shared:
+    """What several asks of one row with one prompt have in common: its tokens, once the first was taken in."""
+
+    __slots__ = ("row",)
+
+    def __init__(self) -> None:
+        self.row: EncodedRow | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,6 +40,7 @@ class Ask:
         likeliest: at each written token this many likeliest tokens are told too, 0 to 20.
         deadline: seconds from now within which it must be answered; `None`: no hurry.
         allow_other_weights: accept a prompt trained on other weights of this architecture.
+        shared: the same in all that ask the same row of the same prompt, which is then encoded once.
     """
 
     prompt: SoftPrompt | BoundPrompt
@@ -41,6 +52,7 @@ class Ask:
     likeliest: int = 0
     deadline: float | None = None
     allow_other_weights: bool = False
+    shared: Shared | None = None
 
 
 class Token(NamedTuple):

@@ -13,6 +13,7 @@ from softprompt.errors import ConfigError, EngineClosedError
 from softprompt.modeling.answers import Answer
 from softprompt.modeling.bound import BoundPrompt
 from softprompt.modeling.prompted_model import PromptedModel
+from softprompt.modeling.readings import EncodedRow
 from softprompt.modeling.text import TextReading
 from softprompt.modeling.writing import Writing
 from softprompt.prompts.soft_prompt import SoftPrompt
@@ -43,7 +44,7 @@ class Engine:
         model: the frozen backbone, or a model of it.
         rows: most rows of a pass, and most rows in flight.
         step_tokens: most tokens of a pass, padding counted.
-        queue: most requests that may wait.
+        queue: most requests that may wait; an eighth more where names have few, so that no name keeps others out.
         observer: is told of everything that happens.
         catalog: finds the prompts that `run` is given by name.
         pause: seconds for which a pass over new rows may hold up those in flight; two of their steps, if that is more.
@@ -116,20 +117,20 @@ class Engine:
             listener: hears every event, in the engine's thread, which waits meanwhile; the last is `Ended` or `Failed`.
 
         Raises:
-            QueueFullError: as many requests wait as may.
+            QueueFullError: as many requests wait as may, or as may of this name.
             EngineClosedError: the engine takes no more.
             ConfigError: a value of the request is out of range.
             SoftPromptError: the request cannot be: another backbone's prompt, a missing field, no room.
         """
         try:
-            self._inbox.reserve()
+            self._inbox.reserve(ask.name)
         except Exception:
             self._observer.refused(ask.name)
             raise
         try:
             request = self._request(ask, listener)
         except BaseException:
-            self._inbox.leave(1)
+            self._inbox.leave([ask.name])
             raise
         self._observer.queued(ask.name, request.tokens)
         self._inbox.put(request)
@@ -163,7 +164,18 @@ class Engine:
             SoftPromptError: one cannot be asked or answered; those before it have been.
         """
         most = max(1, 3 * self._inbox.room // 4)  # some places are left to others
-        return answers_of(self.submit, asks, full=lambda: self.waiting >= most, ahead=_AHEAD * self._rows)
+        waiting: list[Request] = []
+
+        def submit(ask: Ask) -> Request:
+            waiting.append(self.submit(ask))
+            return waiting[-1]
+
+        def full() -> bool:
+            if len(waiting) >= most:
+                waiting[:] = [request for request in waiting if not request.started]
+            return len(waiting) >= most
+
+        return answers_of(submit, asks, full=full, ahead=_AHEAD * self._rows)
 
     def close(self, *, drain: bool = True, timeout: float | None = None) -> None:
         """Take no more requests; finish those taken in (`drain`) or fail them, and end.
@@ -187,8 +199,15 @@ class Engine:
         bound = ask.prompt
         if isinstance(bound, SoftPrompt):
             bound = self.model.bind(bound, allow_other_weights=ask.allow_other_weights)
-        row = self.model.encode(ask.fields, bound)
-        return Request(ask, bound, row, self._writing(ask, bound), listener, self._inbox.give_up)
+        return Request(ask, bound, self._row(ask, bound), self._writing(ask, bound), listener, self._inbox.give_up)
+
+    def _row(self, ask: Ask, bound: BoundPrompt) -> EncodedRow:
+        row = None if ask.shared is None else ask.shared.row
+        if row is None:
+            row = self.model.encode(ask.fields, bound)
+            if ask.shared is not None:
+                ask.shared.row = row
+        return row
 
     def _writing(self, ask: Ask, bound: BoundPrompt) -> Writing | None:
         if not isinstance(bound.reading, TextReading):

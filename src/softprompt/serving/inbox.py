@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterable
 from threading import Condition
 from time import monotonic
 from typing import NamedTuple
@@ -12,6 +13,10 @@ from softprompt.serving.ticket import Request
 
 _QUIET = 0.0004
 """Seconds without a new request after which an idle engine waits for no more company of the first."""
+
+
+_SPARE = 8
+"""This part of the places is kept beyond them, at least one, for names of which few requests wait."""
 
 
 class Mail(NamedTuple):
@@ -33,8 +38,12 @@ class Mail(NamedTuple):
 class Inbox:
     """Takes requests in while there is room.
 
+    Where all places are taken, an eighth more are for names that hold fewer places than are left of these (a threshold
+    that moves with what is free: Choudhury & Hahne, IEEE/ACM Transactions on Networking 6(2), 1998). So one name that
+    fills the queue keeps no other out, and a name that has nothing waiting finds a place while there is any.
+
     Args:
-        room: most requests that may wait, those counted that are on their way in.
+        room: most requests of all names that may wait, those counted that are on their way in.
         wait_for: tells in how many seconds so many waiting requests will be through.
     """
 
@@ -43,6 +52,7 @@ class Inbox:
         self._asked: list[Request] = []
         self._given_up: list[Request] = []
         self._waiting = 0
+        self._places: Counter[str] = Counter()
         self._closing = self._over = False
         self._changed = Condition()
 
@@ -56,20 +66,23 @@ class Inbox:
         """Whether no more requests are taken."""
         return self._closing or self._over
 
-    def reserve(self) -> None:
-        """Take a place in the queue for a request that `put` will bring, or `leave` will not.
+    def reserve(self, name: str) -> None:
+        """Take a place in the queue for a request of `name` that `put` will bring, or `leave` will not.
 
         Raises:
-            QueueFullError: there is none.
+            QueueFullError: there is none for this name.
             EngineClosedError: no more requests are taken.
         """
         with self._changed:
             self._check_open()
-            if self._waiting < self.room:
+            spare = self.room + max(1, self.room // _SPARE) - self._waiting
+            if self._waiting < self.room or self._places[name] < spare:
                 self._waiting += 1
+                self._places[name] += 1
                 return
+            waiting = self._waiting
         seconds = self._wait_for(max(1, self.room // 4))
-        raise QueueFullError(f"{self.room} requests are waiting, as many as may; ask again in {seconds:.1f} s", seconds)
+        raise QueueFullError(f"{waiting} requests are waiting, as many as may; ask again in {seconds:.1f} s", seconds)
 
     def put(self, request: Request) -> None:
         """Bring a request for which there is a place.
@@ -79,7 +92,7 @@ class Inbox:
         """
         with self._changed:
             if self._over:
-                self._waiting -= 1
+                self._free([request.ask.name])
                 self._check_open()
             self._asked.append(request)
             self._changed.notify()
@@ -90,10 +103,10 @@ class Inbox:
             self._given_up.append(request)
             self._changed.notify()
 
-    def leave(self, count: int) -> None:
-        """Free the places of requests that wait no more."""
+    def leave(self, names: Iterable[str]) -> None:
+        """Free the places of requests that wait no more, one for each of `names`."""
         with self._changed:
-            self._waiting -= count
+            self._free(names)
             self._changed.notify()
 
     def collect(self, *, idle: bool, gather: float, enough: int) -> Mail:
@@ -122,6 +135,13 @@ class Inbox:
     @property
     def _done(self) -> bool:
         return self._closing and not self._waiting
+
+    def _free(self, names: Iterable[str]) -> None:
+        for name in names:
+            self._waiting -= 1
+            self._places[name] -= 1
+            if not self._places[name]:
+                del self._places[name]
 
     def _gather(self, until: float, enough: int) -> None:
         """Wait while requests keep coming, so that those asked at once share a pass."""

@@ -36,6 +36,7 @@ class Pace:
         self._pause = pause
         self._token, self._step = Mean(), Mean()
         self._since: float | None = None
+        self._last: float | None = None
         self._ended, self._rate = 0.0, 0.0
 
     def passed(self, tokens: int, seconds: float) -> None:
@@ -60,10 +61,19 @@ class Pace:
         seconds = max(self._pause, 2 * (self._step.value or 0.0))
         return max(1, min(most, int(seconds / max(self._token.value, 1e-9))))
 
+    def begins(self, now: float) -> None:
+        """Learn that there is work from the time `now`, in seconds, and was none since the last request ended."""
+        if self._since is None or self._last is None:
+            self._since = now
+        else:
+            self._since += now - self._last
+        self._last = now
+
     def ended(self, count: int, now: float) -> None:
-        """Learn that `count` requests have ended by the time `now`, in seconds."""
+        """Learn that `count` requests have ended by the time `now`; time without work is no part of their pace."""
         if self._since is None:
             self._since = now
+        self._last = now
         passed = max(now - self._since, 1e-3)
         self._ended += count
         self._rate = self._ended / passed

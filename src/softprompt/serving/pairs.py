@@ -49,7 +49,7 @@ def answers_of(
     Args:
         submit: takes a request in.
         asks: read as they are needed.
-        full: tells that enough requests wait.
+        full: tells that enough of these requests wait.
         ahead: most requests that are taken in and not yielded yet, at least 1.
 
     Raises:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
 import torch
@@ -13,12 +13,15 @@ from torch import Tensor
 from softprompt.backbones.hardware import is_out_of_memory
 from softprompt.errors import BackboneError
 from softprompt.modeling.flight import Flight
+from softprompt.modeling.layout import by_length
 from softprompt.modeling.prompted_model import PromptedModel
 from softprompt.modeling.readings import EncodedRow
 from softprompt.modeling.writing import Writing
 from softprompt.serving.ticket import Request
 
 _LOG = logging.getLogger("softprompt.serving")
+_CALM = 256
+"""Passes and steps for which memory must suffice before twice as much is tried again."""
 
 
 class Outcome(NamedTuple):
@@ -83,12 +86,13 @@ class Passes:
         tokens: most tokens of a pass.
 
     Attributes:
-        rows: as given; fewer once memory has not sufficed.
-        tokens: as given; fewer once memory has not sufficed.
+        rows: as given; fewer for a while where memory has not sufficed.
+        tokens: as given; fewer for a while where memory has not sufficed.
     """
 
     def __init__(self, model: PromptedModel, rows: int, tokens: int) -> None:
         self.rows, self.tokens = rows, tokens
+        self._given, self._calm = (rows, tokens), 0
         self._model = model
         self._flight = Flight(model.backbone)
         self._flying: dict[Writing, Request] = {}
@@ -103,6 +107,9 @@ class Passes:
 
     def begin(self, requests: Sequence[Request]) -> Outcomes:
         """Run requests in one pass, and in smaller ones as far as that one fails; what is written joins the flight."""
+        return self._sized(lambda: self._begin(requests))
+
+    def _begin(self, requests: Sequence[Request]) -> Outcomes:
         found, error = self._try(requests, self._flight)
         if error is None:
             self._flying |= {each.writing: each for each in requests if each.writing is not None}
@@ -110,12 +117,12 @@ class Passes:
         if is_out_of_memory(error):
             late = self._make_room(requests)
             if late:  # now the whole room is theirs
-                again = self.begin(requests)
+                again = self._begin(requests)
                 return Outcomes(again.told, [*late, *again.late])
         if len(requests) == 1:
             return Outcomes([Outcome(requests[0], error=self._said(requests[0], error))], [])
         half = len(requests) // 2
-        first, second = self.begin(requests[:half]), self.begin(requests[half:])
+        first, second = self._begin(requests[:half]), self._begin(requests[half:])
         moved = set(second.late)  # by the second half, out of the flight that they had just joined
         return Outcomes(
             [each for each in first.told if each.request not in moved] + second.told, [*first.late, *second.late]
@@ -123,6 +130,9 @@ class Passes:
 
     def step(self) -> Outcomes:
         """Give each request in flight its next token; those whose answers have ended leave."""
+        return self._sized(self._stepped)
+
+    def _stepped(self) -> Outcomes:
         try:
             got = [self._flying[writing] for writing in self._flight.step()]
         except Exception as failed:  # noqa: BLE001 - whatever one row does, the others go on
@@ -176,16 +186,24 @@ class Passes:
         Where memory does not suffice for all, the younger half waits.
         """
         requests, late = self.clear(), list[Request]()
-        self._rewind([each.writing for each in requests if each.writing is not None])
         if is_out_of_memory(error):
             self._shrink_rows(len(requests))
             requests, late = requests[: self.rows], requests[self.rows :]
         told = [self._alone(each) for each in requests] + [Outcome(each) for each in late if not _goes_on(each)]
         going = [each.request for each in told if each.error is None and _goes_on(each.request)]
-        back = self.begin(going) if going else Outcomes([], [])
+        back = self._begin_again(going)
         blamed = {each.request: each for each in back.told if each.error is not None}
         late = [*back.late, *(each for each in late if _goes_on(each))]
         return Outcomes([blamed.get(each.request, each) for each in told], late)
+
+    def _begin_again(self, requests: Sequence[Request]) -> Outcomes:
+        """Let requests that were in flight join it again, in passes no larger than those of new ones."""
+        told, late = list[Outcome](), list[Request]()
+        for part in by_length([each.width for each in requests], self.rows, self.tokens):
+            found = self._begin([requests[place] for place in part])
+            told += found.told
+            late += found.late
+        return Outcomes(told, late)
 
     def _alone(self, request: Request) -> Outcome:
         if not _goes_on(request):  # its last token came before the step failed
@@ -199,18 +217,37 @@ class Passes:
                 error = failed.with_traceback(None)
         return Outcome(request, error=None if error is None else self._said(request, error))
 
-    def _rewind(self, writings: Sequence[Writing]) -> None:
-        """Set random numbers back to where the last token left them: the step that failed may have drawn some."""
-        drawn = [each for each in writings if not each.sampling.greedy]
-        if not drawn:
-            return
-        backbone = self._model.backbone
-        state = torch.zeros(1, backbone.hidden_size, device=backbone.device, dtype=backbone.dtype)
-        vocabulary = backbone.logits(state).shape[-1]
-        for each in drawn:
-            each.stream = each.sampling.stream(each.number)
-            for _ in each.tokens:
-                torch.rand(vocabulary, generator=each.stream)
+    def _sized(self, run: Callable[[], Outcomes]) -> Outcomes:
+        """Run something, after which passes are as large as memory lets them be.
+
+        They stay as they were where a request was to blame that fits nowhere, and grow after some hundred without want.
+        """
+        before = self.rows, self.tokens
+        outcomes = run()
+        if (self.rows, self.tokens) != before:
+            self._calm = 0
+            if any(_fits_nowhere(outcome) for outcome in outcomes.told):
+                self.rows, self.tokens = before
+                _LOG.warning(
+                    "%d rows in flight and passes of %d tokens may be again, for it was a request that fits nowhere "
+                    "that found no memory",
+                    *before,
+                )
+        elif before != self._given:
+            self._calm += 1
+            if self._calm >= _CALM:
+                self._grow()
+        return outcomes
+
+    def _grow(self) -> None:
+        rows, tokens = self._given
+        self.rows, self.tokens, self._calm = min(2 * self.rows, rows), min(2 * self.tokens, tokens), 0
+        _LOG.info(
+            "memory has sufficed for %d passes and steps; there are at most %d rows in flight and %d tokens a pass now",
+            _CALM,
+            self.rows,
+            self.tokens,
+        )
 
     def _make_room(self, requests: Sequence[Request]) -> list[Request]:
         """Free memory for a pass that did not fit: the flight's, or by smaller passes where there is no flight."""
@@ -242,6 +279,11 @@ class Passes:
 
 def _goes_on(request: Request) -> bool:
     return request.writing is not None and request.writing.ended is None
+
+
+def _fits_nowhere(outcome: Outcome) -> bool:
+    cause = None if outcome.error is None else outcome.error.__cause__
+    return cause is not None and is_out_of_memory(cause)
 
 
 def _free(model: PromptedModel) -> None:

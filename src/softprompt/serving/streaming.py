@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from typing import NamedTuple
 
-from softprompt.errors import ConfigError, DataError, SoftPromptError
+from softprompt.errors import ConfigError, DataError
 from softprompt.modeling.answers import Answer
 from softprompt.modeling.ensemble import How, check_members, joined
 from softprompt.modeling.sampling import Sampling
@@ -142,24 +142,7 @@ def answer_stream(
             for each, own in zip(asked, fields, strict=True):
                 yield Ask(each.prompt, own, each.name, chosen, max_tokens, allow_other_weights=allow_other_weights)
 
-    for answers in _groups(engine.answers(asks()), len(asked), chunk or CHUNK):
-        given = answers if ensemble is None else [(joined(each, ensemble),) for each in answers]
-        yield [Answered(coming.popleft(), each) for each in given]
-
-
-def _groups(answers: Iterator[Answer], width: int, most: int) -> Iterator[list[tuple[Answer, ...]]]:
-    """Yield answers row by row, `width` each, in lists of at most `most`; what came before an error comes first."""
-    done = False
-    while not done:
-        group: list[tuple[Answer, ...]] = []
-        try:
-            while len(group) < most and not done:
-                row = tuple(islice(answers, width))
-                done = len(row) < width
-                group += [] if done else [row]
-        except SoftPromptError:
-            if group:
-                yield group
-            raise
-        if group:
-            yield group
+    each_row = zip(*[engine.answers(asks())] * len(asked), strict=False)
+    while part := list(islice(each_row, chunk or CHUNK)):
+        given = part if ensemble is None else [(joined(answers, ensemble),) for answers in part]
+        yield [Answered(coming.popleft(), answers) for answers in given]

@@ -68,7 +68,7 @@ class Turns(Generic[T]):
         if line is None or item not in line.items:
             return False
         del line.items[item]
-        self._count -= 1
+        self._drawn()
         return True
 
     def draw(self) -> T:
@@ -84,9 +84,17 @@ class Turns(Generic[T]):
             if line.credit > 0 and line.items:
                 item, cost = line.items.popitem(last=False)
                 line.credit -= cost
-                self._count -= 1
+                self._drawn()
                 return item
             self._next(line)
+
+    def _drawn(self) -> None:
+        """Count an item out; behind the last all names are forgotten, for nobody is left who could be overtaken."""
+        self._count -= 1
+        if not self._count:
+            self._lines.clear()
+            self._new.clear()
+            self._old.clear()
 
     def _next(self, line: _Line[T]) -> None:
         """End the turn of the name that has it.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from softprompt.serving.ticket import Request
 from softprompt.serving.turns import Turns
@@ -13,7 +13,9 @@ AHEAD = 16
 _ALIKE = 16
 """Rows of several names whose lengths differ by less than this part count as alike, so that names can take turns."""
 
-
+_OLDEST = 4
+"""Of so many passes one begins with the oldest request: where names take turns alone, one unlike the others of its name
+may wait for ever."""
 _WORTH = 8
 """A pass of this part of its tokens is worth running, and more of them only while less than a quarter is padding."""
 
@@ -22,10 +24,10 @@ class Waiting:
     """The line in front of the passes.
 
     Turns decide which requests come into view, some passes' worth of them. A pass begins with the oldest request of the
-    name that has waited longest for a pass, and takes of the others those whose rows are most like its in length, the
-    first of each name before the second of any. So little is padding, and a name that comes into view is in one of the
-    next passes however many requests of others are. Rows that are read and rows that are written take turns apart,
-    since these wait for a place in flight as well.
+    name that has waited longest for a pass, one in four with the oldest of all, and takes of the others those whose
+    rows are most like its in length, the first of each name before the second of any. So little is padding, a name that
+    comes into view is in one of the next passes however many requests of others are, and no request waits for ever.
+    Rows that are read and rows that are written take turns apart, since these wait for a place in flight as well.
 
     Args:
         rows: most rows of a pass.
@@ -37,6 +39,7 @@ class Waiting:
         self._read, self._written = Turns[Request](), Turns[Request]()
         self._view: list[Request] = []
         self._passes = 0
+        self._begun = [0, 0]  # passes that rows could not join a flight from, and those that they could
         self._served: dict[str, int] = {}
 
     def __len__(self) -> int:
@@ -78,7 +81,7 @@ class Waiting:
         if not open_to:
             return []
         most = self.tokens if tokens is None else min(tokens, self.tokens)
-        first = min(open_to, key=lambda request: self._served.get(request.ask.name, -1))
+        first = self._first(open_to, may_fly=places > 0)
         chosen = set(self._alike(first, open_to, most, places))
         self._view = [request for request in self._view if request not in chosen]
         self._serve(request.ask.name for request in chosen)
@@ -89,6 +92,13 @@ class Waiting:
         turns = [each.draw() for each in (self._read, self._written) for _ in range(len(each))]
         found, self._view = [*self._view, *turns], []
         return found
+
+    def _first(self, open_to: Sequence[Request], *, may_fly: bool) -> Request:
+        """The request that the next pass begins with; passes are counted apart, so that each kind has its fourth."""
+        self._begun[may_fly] += 1
+        if self._begun[may_fly] % _OLDEST == 0:
+            return open_to[0]
+        return min(open_to, key=lambda request: self._served.get(request.ask.name, -1))
 
     def _serve(self, names: Iterable[str]) -> None:
         """Note which names the latest pass serves; those that are in view no more are forgotten."""

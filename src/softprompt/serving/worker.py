@@ -65,6 +65,8 @@ class Worker:
     def take_in(self, requests: Iterable[Request]) -> None:
         """Let requests wait for their turn."""
         for request in requests:
+            if self.idle:
+                self._pace.begins(monotonic())
             self._waiting.add(request)
             self._deadlines.add(request)
 
@@ -116,7 +118,7 @@ class Worker:
         return 0 if self._held else places
 
     def _start(self, requests: Sequence[Request], now: float) -> None:
-        self._inbox.leave(len(requests))
+        self._inbox.leave(request.ask.name for request in requests)
         for request in requests:
             request.started = True
             self._observer.started(request.ask.name, now - request.came)
@@ -141,7 +143,8 @@ class Worker:
                 raise outcome.error
             tell(outcome)
         except Exception as error:  # noqa: BLE001 - whatever one request meets is no other's
-            self._passes.leave(request)
+            if not self._waiting.discard(request):  # where it is to begin again
+                self._passes.leave(request)
             self._fail(request, error)
 
     def _read(self, outcome: Outcome) -> None:
@@ -188,7 +191,7 @@ class Worker:
     def _fail(self, request: Request, error: Exception) -> None:
         if not request.started:
             request.started = True
-            self._inbox.leave(1)
+            self._inbox.leave([request.ask.name])
         self._end(request, Failed(error))
 
     def _end(self, request: Request, event: Ended | Failed) -> None:

@@ -1,0 +1,65 @@
+"""Who finds a place in the queue."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+
+from softprompt.errors import EngineClosedError, QueueFullError
+from softprompt.serving.inbox import Inbox
+
+
+def inbox(room):
+    return Inbox(room, float)
+
+
+def reserved(queue, name, most=10_000):
+    """How many places `name` finds."""
+    for count in range(most):
+        try:
+            queue.reserve(name)
+        except QueueFullError:
+            return count
+    return most
+
+
+def test_a_name_that_has_taken_all_places_leaves_some_to_others():
+    queue = inbox(1024)
+    assert reserved(queue, "flood") == 1024
+    assert reserved(queue, "polite") == 64
+    assert reserved(queue, "another") == 32
+    with pytest.raises(QueueFullError, match=r"1120 requests are waiting, as many as may; ask again in 256\.0 s"):
+        queue.reserve("flood")
+    queue.leave(["flood"] * 96)
+    assert reserved(queue, "flood") == 0  # others' places are not given away
+    assert queue.waiting == 1024
+
+
+def test_as_many_names_as_there_are_spare_places_find_one():
+    queue = inbox(80)
+    reserved(queue, "flood")
+    assert [reserved(queue, f"n{number}", most=1) for number in range(12)] == [1] * 10 + [0] * 2
+
+
+def test_a_short_queue_has_a_spare_place_too():
+    queue = inbox(1)
+    assert [reserved(queue, name) for name in ("a", "b", "c")] == [1, 1, 0]
+
+
+def test_places_that_are_left_are_found_again_and_nothing_is_kept_of_the_name():
+    queue = inbox(8)
+    for number in range(100):
+        queue.reserve(f"n{number}")
+        queue.leave([f"n{number}"])
+    assert queue.waiting == 0
+    assert len(queue._places) == 0
+
+
+def test_a_request_that_comes_too_late_leaves_its_place():
+    queue = inbox(8)
+    queue.reserve("a")
+    queue.close(drain=False)
+    with pytest.raises(EngineClosedError, match="takes no more requests"):
+        queue.put(SimpleNamespace(ask=SimpleNamespace(name="a")))
+    assert (queue.waiting, len(queue._places)) == (0, 0)
