@@ -17,6 +17,7 @@ from softprompt.evaluation.evaluation import Evaluation
 from softprompt.evaluation.figures import Trained
 from softprompt.evaluation.references import LINEAR_PROBE, MAJORITY, ZERO_SHOT, Reference
 from softprompt.evaluation.report import ReportCard, report_card
+from softprompt.evaluation.tables import wrapped
 
 LABELS = ("negative", "positive")
 TRAINED = Trained(
@@ -193,6 +194,13 @@ def test_labels_cannot_steer_the_terminal_and_wide_ones_stay_aligned():
     table = lines[lines.index(next(line for line in lines if line.startswith("label "))) :][:3]
     assert "?[2Jgood " in table[1]
     assert len({cell_len(line) for line in table}) == 1
+
+
+@pytest.mark.parametrize("length", range(60, 110))
+def test_wide_signs_are_wrapped_by_the_columns_that_they_take(length):
+    for text in ("\u2f00" * length, "0" * 27 + "\u27b0\u2f00 " + "x" * length, "\u3068 " * length):
+        assert max(cell_len(line) for line in wrapped(text)) <= 100
+        assert "".join(wrapped(text)).replace(" ", "") == text.replace(" ", "")
 
 
 names = st.text(st.characters(blacklist_categories=["Cs"]), min_size=1, max_size=60)

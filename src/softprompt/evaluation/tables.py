@@ -73,6 +73,10 @@ def signed(difference: float, form: Form) -> str:
     return f"{'+' if difference > 0 else ''}{amount(difference, form)}"
 
 
+_COLUMN = "\ue000"
+"""Stands for a column; `printable` leaves none of these in a text."""
+
+
 def printable(text: str) -> str:
     r"""Put `text` on one line, with a question mark for what could steer a terminal.
 
@@ -116,4 +120,9 @@ def _laid_out(line: Sequence[str], widths: Sequence[int]) -> str:
 
 def wrapped(text: str, indent: str = "  ") -> list[str]:
     """Break `text` into lines of at most 100 columns, all but the first indented."""
-    return textwrap.wrap(printable(text), WIDTH, subsequent_indent=indent) or [""]
+    line = printable(text)
+    if not any(cell_len(sign) > 1 for sign in line):
+        return textwrap.wrap(line, WIDTH, subsequent_indent=indent) or [""]
+    # textwrap counts characters: a sign of two columns gets another in front, which may be parted from it.
+    doubled = "".join(_COLUMN + sign if cell_len(sign) > 1 else sign for sign in line)
+    return [each.replace(_COLUMN, "") for each in textwrap.wrap(doubled, WIDTH - 1, subsequent_indent=indent)] or [""]
