@@ -12,6 +12,7 @@ from softprompt.modeling.flight import Flight
 from softprompt.modeling.prompted_model import Budget, PromptedModel
 from softprompt.modeling.sampling import Sampling
 from softprompt.modeling.slots import Slots
+from softprompt.modeling.writing import Writing
 from softprompt.prompts.soft_prompt import SoftPrompt
 from softprompt.tasks.free_text import Text
 from softprompt.tasks.template import Template
@@ -56,7 +57,7 @@ def begun(model, prompts, texts, **settings):
     flight = Flight(model.backbone)
     bounds = [model.bind(each) for each in prompts]
     encoded = [model.encode({"text": text}, bound) for text, bound in zip(texts, bounds, strict=True)]
-    writings = [model.writing(bound, **settings) for bound in bounds]
+    writings = [Writing(bound, **settings) for bound in bounds]
     assert model.begin(encoded, bounds, writings, flight) == [None] * len(prompts)
     return flight, writings
 
@@ -225,7 +226,7 @@ def test_rows_that_give_no_numbers_leave_none_to_those_behind_them():
     flight, _ = begun(model, [text_prompt(MISTRAL, 40, 12), huge], ["a"] * 2)
     flight.leave(flight._sides[0].writings[1])
     encoded, bound = {"text": "a"}, model.bind(text_prompt(MISTRAL, 3, 12))
-    writing = model.writing(bound)
+    writing = Writing(bound)
     model.begin([model.encode(encoded, bound)], [bound], [writing], flight)
     while len(flight):
         flight.step()

@@ -222,9 +222,9 @@ def test_a_row_counts_in_front_of_its_answer_and_is_seen_by_a_penalty():
 )
 def test_values_out_of_range_are_refused(settings, message):
     with pytest.raises(ConfigError, match=message):
-        MODEL.writing(bound(), **settings)
+        Writing(bound(), **settings)
 
 
 def test_a_prompt_that_chooses_is_not_written_with():
     with pytest.raises(ConfigError, match="text was asked of a prompt whose answers are chosen, not written"):
-        MODEL.writing(bound(LabelWords.from_labels(["good", "bad"])))
+        Writing(bound(LabelWords.from_labels(["good", "bad"])))

@@ -13,6 +13,7 @@ import torch
 from softprompt.modeling.answers import text_answer
 from softprompt.modeling.flight import Flight
 from softprompt.modeling.prompted_model import PromptedModel
+from softprompt.modeling.writing import Writing
 from softprompt.prompts.soft_prompt import SoftPrompt
 from softprompt.serving.asking import Ask
 from softprompt.tasks.free_text import Text
@@ -84,7 +85,7 @@ def alone(backbone):
         if not isinstance(bound.readout, Text):
             assert isinstance(ask.prompt, SoftPrompt)
             return SimpleNamespace(answer=model.score([ask.fields], ask.prompt)[0], writing=None)
-        writing = model.writing(
+        writing = Writing(
             bound, sampling=ask.sampling, max_tokens=ask.max_tokens, stop=ask.stop, likeliest=ask.likeliest
         )
         flight = Flight(backbone)

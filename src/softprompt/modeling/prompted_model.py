@@ -132,7 +132,7 @@ class PromptedModel:
         bounds = self._bind_each(rows, prompts, allow_other_weights)
         encoded = [self.encode(row, bound) for row, bound in zip(rows, bounds, strict=True)]
         writings = [
-            self.writing(bound, number=number) if isinstance(bound.readout, Text) else None
+            Writing(bound, number=number) if isinstance(bound.readout, Text) else None
             for number, bound in enumerate(bounds)
         ]
         found = self._answer_all(encoded, bounds, writings)
@@ -194,35 +194,10 @@ class PromptedModel:
             TemplateError: a row lacks a field of its prompt's template.
         """
         bounds = self._bind_each(rows, prompts, allow_other_weights)
-        writings = [self.writing(bound, number=i, sampling=sampling) for i, bound in enumerate(bounds)]
+        writings = [Writing(bound, number=i, sampling=sampling) for i, bound in enumerate(bounds)]
         encoded = [self.encode(row, bound) for row, bound in zip(rows, bounds, strict=True)]
         self._answer_all(encoded, bounds, writings, progress)
         return [writing.written() for writing in writings]
-
-    def writing(
-        self,
-        bound: BoundPrompt,
-        *,
-        number: int = 0,
-        sampling: Sampling | None = None,
-        max_tokens: int | None = None,
-        stop: Sequence[str] = (),
-        likeliest: int = 0,
-    ) -> Writing:
-        """Return an answer that is yet to be written, for `begin`.
-
-        Args:
-            bound: the prompt, read out as text.
-            number: makes its stream of random numbers its own.
-            sampling: how its tokens are chosen; by default the likeliest one.
-            max_tokens: most tokens, at least 1; `None`, or more than the readout allows: what the readout allows.
-            stop: texts that end it besides the readout's own, and are no part of it.
-            likeliest: how many of the likeliest tokens are told at each token, 0 to 20.
-
-        Raises:
-            ConfigError: the prompt is not read out as text, or a value out of range.
-        """
-        return Writing(bound, number=number, sampling=sampling, max_tokens=max_tokens, stop=stop, likeliest=likeliest)
 
     @torch.inference_mode()
     def begin(

@@ -38,7 +38,7 @@ class Written:
 
 
 class Writing:
-    """An answer that is being written behind one row (`PromptedModel.writing` makes one, `begin` starts it).
+    """An answer that is being written behind one row (`PromptedModel.begin` starts it).
 
     It ends at a token that ends the reading's answers, at a stop, of the readout or of the request, or at its last
     token. Where several come together, a stop counts before the number of tokens.

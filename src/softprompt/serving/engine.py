@@ -212,9 +212,7 @@ class Engine:
     def _writing(self, ask: Ask, bound: BoundPrompt) -> Writing | None:
         if not isinstance(bound.reading, TextReading):
             return None
-        return self.model.writing(
-            bound, sampling=ask.sampling, max_tokens=ask.max_tokens, stop=ask.stop, likeliest=ask.likeliest
-        )
+        return Writing(bound, sampling=ask.sampling, max_tokens=ask.max_tokens, stop=ask.stop, likeliest=ask.likeliest)
 
     def _work(self) -> None:
         """The thread: turn after turn until it is closed; nothing that happens in a pass ends it."""

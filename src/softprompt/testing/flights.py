@@ -96,7 +96,7 @@ class Airfield:
     def _writing(self, each: Passenger, bound: BoundPrompt) -> Writing | None:
         if bound.readout.kind != "text":
             return None
-        return self.model.writing(bound, number=each.number, sampling=each.sampling, likeliest=2)
+        return Writing(bound, number=each.number, sampling=each.sampling, likeliest=2)
 
 
 def at_random(
