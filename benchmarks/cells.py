@@ -24,24 +24,26 @@ class Cell:
 
     Attributes:
         name: of its file, without the suffix.
-        data: the set it reads.
+        data: the set it reads; empty: the packaged one.
         arguments: what its function is asked, besides the setting.
+        call: module and function, where the folder's cells are of several kinds.
     """
 
     name: str
     data: str
     arguments: Mapping[str, Any]
+    call: tuple[str, str] | None = None
 
 
 class Cells:
-    """A folder of cells, each `module.function(**arguments)` in a process of its own.
+    """A folder of cells, each `module.function(**arguments)` in a process of its own; a cell's own `call` goes first.
 
     A cell of another backbone, dtype or device counts as missing. One that fails is missing too: the next run tries
     it again.
     """
 
-    def __init__(self, setting: Setting, folder: str, module: str, function: str) -> None:
-        self._setting, self._module, self._function = setting, module, function
+    def __init__(self, setting: Setting, folder: str, module: str = "", function: str = "") -> None:
+        self._setting, self._call = setting, (module, function)
         self._folder = Path(setting.out, folder)
         self._machine: dict[str, Any] = {}
 
@@ -80,12 +82,13 @@ class Cells:
     def _due(self, cell: Cell) -> bool:
         asked = not self._setting.only or any(fnmatch.fnmatch(cell.name, only) for only in self._setting.only)
         there = self.read(cell) is not None and not self._setting.again
-        return asked and not there and self._setting.source(cell.data) is not None
+        readable = not cell.data or self._setting.source(cell.data) is not None
+        return asked and not there and readable
 
     def _one(self, cell: Cell) -> None:
         print(f"-- {cell.name}", file=sys.stderr, flush=True)
         try:
-            found, cost = child.timed(self._module, self._function, **self._setting.plain(**cell.arguments))
+            found, cost = child.timed(*(cell.call or self._call), **self._setting.plain(**cell.arguments))
         except child.ChildError as error:
             print(f"!! {cell.name} is missing: {error}", file=sys.stderr, flush=True)
             return

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import statistics
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import serving_store
-from child import call
+from cells import Cell, Cells
 from results import Result, Table
 from rounds import median_ratio
 from serving_cases import BARE, BOTH, CLASSIFY, HARD, KINDS, MANY, ONE, PLAIN, PROMPT, WRITE
@@ -40,37 +39,33 @@ on every side, because no token is let end one sooner. softprompt answers throug
 
 
 def serving(setting: Setting) -> Result:
-    found, began = {}, time.monotonic()
-    for name, case in _cases(setting).items():
-        if setting.minutes is not None and time.monotonic() - began > 60 * setting.minutes:
-            break
-        found[name] = case()
+    cells, asked = Cells(setting, "serving"), _cases(setting)
+    cells.run(asked)
+    found = {cell.name: made["found"] for cell in asked if (made := cells.read(cell))}
     tables = [_mixed(found), _classification(found), _decoding(found), _peft(found), _store(found)]
-    missing = [[name] for name in _cases(setting) if name not in found]
-    tables.append(Table("Missing", ["case"], missing))
+    tables[0].note += f" Cells measured at commit {cells.origins(asked)}."
+    tables.append(Table("Missing", ["case"], [[name] for name in cells.missing(asked)]))
     return Result("serving", "Serving: many prompts over one backbone", PROCEDURE, tables, found, setting.files("sst2"))
 
 
-def _cases(setting: Setting) -> dict[str, Callable[[], Any]]:
+def _cases(setting: Setting) -> list[Cell]:
     pick, rounds = setting.pick, setting.pick(5, 2)
 
-    def one(module: str, function: str, **arguments: Any) -> Callable[[], Any]:
-        return lambda: call(module, function, **setting.plain(**arguments))
+    def one(name: str, module: str, function: str, **arguments: Any) -> Cell:
+        return Cell(name, "sst2" if setting.source("sst2") else "", arguments, (module, function))
 
     work = {"prompts": pick(100, 10), "classified": pick(200, 20), "written": pick(100, 10)}
     asked = {"classified": pick(96, 16), "written": pick(32, 4), "count": pick(CLIENTS, 4)}
-    return {
-        "mixed": one("serving_cases", "mixed", rounds=pick(3, 2), **work),
-        "classification": one(
-            "serving_cases", "classification", lengths=LENGTHS, rows=pick(128, 16), rounds=pick(9, 2)
+    decoded = {"rows": pick(32, 4), "rounds": rounds}
+    return [
+        one("mixed", "serving_cases", "mixed", rounds=pick(3, 2), **work),
+        one(
+            "classification", "serving_cases", "classification", lengths=LENGTHS, rows=pick(128, 16), rounds=pick(9, 2)
         ),
-        **{
-            f"decoding {P}": one("serving_cases", "decoding", virtual_tokens=P, rows=pick(32, 4), rounds=rounds)
-            for P in LENGTHS
-        },
-        "peft": one("serving_peft", "clients", prompts=pick(ADAPTERS, 2), rounds=pick(3, 1), **asked),
-        "store": lambda: serving_store.many(pick(10_000, 100), pick(3, 1), pick(21, 3), setting),
-    }
+        *[one(f"decoding-{P}", "serving_cases", "decoding", virtual_tokens=P, **decoded) for P in LENGTHS],
+        one("peft", "serving_peft", "clients", prompts=pick(ADAPTERS, 2), rounds=pick(3, 1), **asked),
+        one("store", "serving_store", "many", count=pick(10_000, 100), starts=pick(3, 1), cold=pick(21, 3)),
+    ]
 
 
 Found = Mapping[str, Mapping[str, Any]]
@@ -110,10 +105,10 @@ def _classification(found: Found) -> Table:
 def _decoding(found: Found) -> Table:
     columns = ["P", "with the prompt", HARD, PLAIN, "share of the hard prompt's rate (aim)"]
     table = Table("Decoding beside the bare backbone with a kept hard prompt of P tokens, tokens a second", columns)
-    for name, own in ((name, own) for name, own in found.items() if name.startswith("decoding ")):
+    for name, own in ((name, own) for name, own in found.items() if name.startswith("decoding-")):
         seconds = [own["seconds"][side] for side in (PROMPT, HARD, PLAIN)]
         rates = [f"{own['tokens'] / statistics.median(each):.0f}" for each in seconds]
-        table.rows.append([name.removeprefix("decoding "), *rates, _share(median_ratio(seconds[1], seconds[0]))])
+        table.rows.append([name.removeprefix("decoding-"), *rates, _share(median_ratio(seconds[1], seconds[0]))])
     return table
 
 

@@ -41,8 +41,9 @@ def name_of(number: int) -> str:
     return f"prompt-{number:05d}"
 
 
-def many(count: int, starts: int, cold: int, setting: Setting) -> dict[str, Any]:
+def many(count: int, starts: int, cold: int, **plain: Any) -> dict[str, Any]:
     """Fill a store and serve it; beside it, one that holds a single prompt."""
+    setting = Setting(**plain)
     with tempfile.TemporaryDirectory() as place:
         backbone, stores = loadable(setting, Path(place)), {"one": 1, "many": count}
         loaded = setting.plain(backbone=backbone)

@@ -12,7 +12,7 @@ import pytest
 def test_serving_measures_everything_it_promises(tiny):
     pytest.importorskip("peft")
     figures, page = tiny("serving")
-    assert set(figures) == {"mixed", "classification", "decoding 20", "decoding 100", "peft", "store"}
+    assert set(figures) == {"mixed", "classification", "decoding-20", "decoding-100", "peft", "store"}
     assert figures["mixed"]["company"]["both at once, many prompts"]["prompts"] > 2
     assert {len(seconds) for seconds in figures["mixed"]["seconds"].values()} == {2}
     assert set(figures["peft"]["generation"]["seconds"]) >= {"softprompt", "PEFT, set_adapter"}
