@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from prefix_tuning import PrefixTuning
-from rival_rows import RivalRows, TokenRow
+from rival_rows import RivalRows
 from rounds import turn_by_turn
 from subjects import Setting, backbone_of, task_of
 from ways import Pace, lean, plain, run_bank, run_one, winner
 
+from softprompt.methods.token_rows import TokenRow
 from softprompt.modeling.prompted_model import PromptedModel
 from softprompt.tasks.load import load_task
 from softprompt.training.config import TrainConfig

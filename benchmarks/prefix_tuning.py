@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
-from rival_rows import TokenRow, padded
 from torch import Tensor
 from torch.nn.functional import cross_entropy
+
+from softprompt.methods.token_rows import TokenRow, padded
 
 if TYPE_CHECKING:
     from softprompt.backbones.backbone import Backbone

@@ -20,15 +20,15 @@ prompts with the same seed, behind `{bos}` and without soft tokens; each trainin
   frozen weights in the dtype of the run, adapters and optimizer in fp32.
 - *full*: all weights, embeddings included, in the dtype of the run, with fp32 master copies and fp32 AdamW state. The
   embedding matrix is cut to the tokens of the task, which is exact: no weight decay, so other rows would not move.
-- Readout of both, each tried: *words*, the label words' rows of the output matrix at their first tokens, softmax over
-  the labels; *rows*, learned rows that start at the label words' mean output rows, and a bias, at LoRA's rate, or ten
-  times the rate of full fine-tuning. Where two labels begin with the same token only *rows* is offered.
+- Readout of both, each tried: *words*, the label words' rows of the output matrix, as a trie of their tokens, softmax
+  over each node's children; *rows*, learned rows that start at the label words' mean output rows, and a bias, at LoRA's
+  rate, or ten times the rate of full fine-tuning. Where two labels begin with the same token only *rows* is tried.
 - AdamW, no weight decay, gradient norm clipped at 1, our default batch, 50 steps of a rising rate, then constant.
   Validation on up to 1,000 rows every 50 steps. When its loss has not improved for 4 validations, training goes back
   to the best state at a fifth of the rate; when it has then not improved for 3, it ends. At most 20 epochs.
 - *prompt-tuning*: PEFT's, with its tutorial's settings: text init, as many virtual tokens as the text has, AdamW,
   batch 8, rate 3e-2 (and 3e-3), linear over 50 epochs, loss over the whole vocabulary at the answer; it ends after
-  30 minutes of training and validation, or when validation has not improved for 20 validations of 150 steps.
+  30 minutes of training, or when validation has not improved for 20 validations of 150 steps.
 - The state of the lowest validation loss is the one tested. Readout and rate are chosen by validation accuracy, then
   loss, with the first seed, and kept for the others. Logits are made at the answer's position and for the labels only
   (prompt-tuning's training excepted); batches are sorted by length."""
@@ -46,7 +46,7 @@ LEAST_RATES = 4
 NO_WORDS = ("banking77",)
 """Sets whose label words do not differ in their first tokens."""
 EVERY, PATIENCE, SECOND_PATIENCE, WARMUP, EPOCHS = 50, 4, 3, 50, 20
-TUTORIAL_BATCH, TUTORIAL_EPOCHS, TUTORIAL_SECONDS = 8, 50, 1800.0
+TUTORIAL_BATCH, TUTORIAL_EPOCHS, TUTORIAL_PATIENCE, TUTORIAL_SECONDS = 8, 50, 20, 1800.0
 
 
 @dataclass(frozen=True)
@@ -69,8 +69,9 @@ def one(name: str, method: str, readout: str, rate: float, seed: int, **setting:
     """Train one rival; runs in a process of its own."""
     from rival_methods import rival
     from rival_rows import RivalRows
-    from rival_training import Plan, RivalTraining
+    from rival_training import RivalTraining
 
+    from softprompt.methods.tuning import Plan
     from softprompt.training.config import TrainConfig
 
     chosen = Setting(**setting)
@@ -78,13 +79,14 @@ def one(name: str, method: str, readout: str, rate: float, seed: int, **setting:
     batch = TUTORIAL_BATCH if tutorial else TrainConfig().batch_size
     backbone, task = backbone_of(chosen), task_of(chosen, name, seed=seed)
     rows = RivalRows(backbone, task, seed, batch)
-    every = chosen.pick(EVERY * (3 if tutorial else 1), 2)
+    every = batch * chosen.pick(EVERY * (3 if tutorial else 1), 2)
     if tutorial:
-        last = TUTORIAL_EPOCHS * rows.batches_per_epoch
-        plan = Plan(rate, every, 20, 0, 0, chosen.pick(last, 6), linear_to=last, seconds=TUTORIAL_SECONDS)
+        last = TUTORIAL_EPOCHS * rows.count
+        most = chosen.pick(last, 6 * batch)
+        plan = Plan(rate, every, most, 0, TUTORIAL_PATIENCE, 0, linear_to=last, seconds=TUTORIAL_SECONDS)
     else:
-        most = chosen.pick(EPOCHS * rows.batches_per_epoch, 12)
-        plan = Plan(rate, every, PATIENCE, SECOND_PATIENCE, chosen.pick(WARMUP, 2), most)
+        most = chosen.pick(EPOCHS * rows.count, 12 * batch)
+        plan = Plan(rate, every, most, batch * chosen.pick(WARMUP, 2), PATIENCE, SECOND_PATIENCE)
     made = rival(method, readout, backbone, task, rows, seed)
     return {"batch": batch, "validation rows": len(rows.validation), **RivalTraining(made, rows, plan).run()}
 

@@ -1,0 +1,1 @@
+"""Methods: soft prompts and everything a user might pick instead, behind one interface."""
