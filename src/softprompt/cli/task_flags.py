@@ -50,10 +50,18 @@ def open_task(source: str, flags: Mapping[str, Any], **more: Any) -> Task:
     """
     from softprompt.tasks.load import load_task
 
-    named = {**flags, "text": flags["text"] or None, "words": pairs("words", flags["words"])}
-    task = load_task(source, **named, **more)
+    task = load_task(source, **load_options(flags), **more)
     say(task.describe())
     return task
+
+
+def load_options(flags: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the arguments of `load_task` that the flags of `TASK` stand for.
+
+    Raises:
+        ConfigError: one of the words has no `=`.
+    """
+    return {**flags, "text": flags["text"] or None, "words": pairs("words", flags["words"])}
 
 
 def pairs(option: str, given: list[str] | None) -> dict[str, str]:

@@ -1,0 +1,76 @@
+"""What a figure depends on besides the settings: code, machine, versions. No host name, no path."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import subprocess
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import softprompt
+
+PACKAGES = ("torch", "transformers", "tokenizers", "peft", "numpy", "scikit-learn", "sentence-transformers", "setfit")
+
+
+def surroundings() -> dict[str, Any]:
+    """Return the commit or version of softprompt, the machine and the libraries' versions, as plain JSON.
+
+    >>> sorted(surroundings())
+    ['commit', 'machine', 'versions']
+    """
+    found = {name: _version(name) for name in PACKAGES}
+    return {
+        "commit": commit(),
+        "machine": {
+            "cpu": _cpu(),
+            "cores": os.cpu_count(),
+            "memory GiB": _memory(),
+            "system": f"{platform.system()} {platform.machine()}",
+        },
+        "versions": {
+            "softprompt": softprompt.__version__,
+            "python": platform.python_version(),
+            **{name: each for name, each in found.items() if each},
+        },
+    }
+
+
+def commit() -> str:
+    """Return the commit of the code, `+dirty` where its files differ from it; without one, its version."""
+    source = Path(softprompt.__file__).parent
+    short = _git(source, "rev-parse", "--short", "HEAD") if _git(source, "ls-files", "__init__.py") else ""
+    return short + ("+dirty" if _git(source, "status", "--porcelain", "--", ".") else "") or softprompt.__version__
+
+
+def _git(folder: Path, *words: str) -> str:
+    git = shutil.which("git")
+    if git is None:
+        return ""
+    done = subprocess.run([git, *words], cwd=folder, capture_output=True, text=True, check=False)  # noqa: S603 - our own
+    return done.stdout.strip() if done.returncode == 0 else ""
+
+
+def _cpu() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    named = (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    return next(named, platform.processor() or platform.machine())
+
+
+def _memory() -> float | None:
+    try:
+        return round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1)
+    except (ValueError, OSError, AttributeError):
+        return None
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None

@@ -1,0 +1,1 @@
+"""The report of a comparison: from files of outcomes to words, tables and pictures."""
