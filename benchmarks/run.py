@@ -18,7 +18,7 @@ from machine import ROOT
 from results import write
 from subjects import Setting
 
-NAMES = ("speed", "invariance", "accuracy", "rivals", "bank", "compile", "kills", "serving", "http", "soak")
+NAMES = ("speed", "invariance", "estimate", "accuracy", "rivals", "bank", "compile", "kills", "serving", "http", "soak")
 MODULES = {"compile": "compiling", "http": "serving_http", "soak": "serving_soak"}
 TINY = {"backbone": "tiny-gemma3", "dtype": "fp32", "quick": True}
 USUAL = NAMES[:2]

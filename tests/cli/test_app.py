@@ -13,7 +13,7 @@ from softprompt import __version__
 from softprompt.cli.app import main
 from softprompt.errors import DataError
 
-VERBS = ["train", "eval", "run", "sweep", "study", "demo"]
+VERBS = ["train", "eval", "compare", "estimate", "run", "sweep", "study", "demo"]
 
 
 def shell(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:

@@ -28,11 +28,18 @@ def test_it_plans_then_trains_then_prints(ok, folder):
 def test_json_on_test_rows_of_two_backbones(ok, folder, home):
     told = json.loads(
         ok("study", "size", folder, "--backbone", "gemma-3-270m", "--backbone", "org/other", "--split", "test",
-           "--virtual-tokens", 2, "--json", *SHORT[:6], "--seeds", "1")
+           "--virtual-tokens", 2, "--json", "--prompts-only", *SHORT[:6], "--seeds", "1")
     )  # fmt: skip
     assert [point["value"] for point in told["points"]] == ["gemma-3-270m", "org/other"]
     assert any("10 test rows" in note for note in told["notes"])
     assert Path(told["folder"]).parent == home / "runs"
+
+
+def test_full_fine_tuning_is_planned_beside_the_prompts_of_a_study_of_sizes(ok, folder):
+    words = ["study", "size", folder, "--seeds", "0", "--plan"]
+    assert "to do  gemma-3-270m  full  seed 0\n" in ok(*words)
+    assert "  full  " not in ok(*words, "--prompts-only")
+    assert "to do  gemma-3-270m  lora  seed 0\n" in ok(*words, "--beside", "lora")
 
 
 def test_an_interruption_says_how_to_go_on(call, folder, monkeypatch):

@@ -79,13 +79,19 @@ def grouped_attention(
     B, heads, T, K = query.shape
     H, columns = key.shape[1], key.shape[2]
     roomy = key.stride(1) > columns * K  # a cache that grows in place, which a plain product would copy in bf16
-    if attention_mask is None or roomy or B * heads * T * columns > _MOST_SCORES:
+    if attention_mask is None or roomy or not few_scores(query, key):
         return _fused(module, query, key, value, attention_mask, scaling=scaling, dropout=dropout, **settings)
     queries = (query * (K**-0.5 if scaling is None else scaling)).reshape(B, H, -1, K)
     scores = (queries @ key.transpose(-1, -2)).view(B, H, heads // H, T, columns)
     weights = torch.softmax(scores + attention_mask[:, :, None], dim=-1)  # computed in fp32, rounded once
     attended = weights.view(B, H, -1, columns) @ value
     return attended.view(B, heads, T, K).transpose(1, 2).contiguous(), None
+
+
+def few_scores(query: Tensor, key: Tensor) -> bool:
+    """Say whether a batch's scores take little enough memory to be written down."""
+    B, heads, T, _ = query.shape
+    return bool(B * heads * T * key.shape[2] <= _MOST_SCORES)
 
 
 def _fused(*arguments: Any, **settings: Any) -> tuple[Tensor, None]:

@@ -41,21 +41,31 @@ def download(source: str, revision: str | None) -> Path:
         BackboneError: the hub has no such model or revision, asks for a login, or cannot be reached.
         UnsupportedBackboneError: the family is not served.
     """
-    from huggingface_hub import (
-        get_hf_file_metadata,
-        hf_hub_download,
-        hf_hub_url,
-        snapshot_download,
-        try_to_load_from_cache,
-    )
+    from huggingface_hub import snapshot_download
+
+    config = config_folder(source, revision)
+    family_of(read_config(config, source), source)
+    with _explained(source, revision), _quiet_hub():
+        return Path(snapshot_download(source, revision=revision, allow_patterns=_WANTED, ignore_patterns=_UNWANTED))
+
+
+def config_folder(source: str, revision: str | None) -> Path:
+    """Return a folder with a hub model's `config.json`, downloading that file alone if it is not in the hub's cache.
+
+    Args:
+        source: a hub id, `owner/name`.
+        revision: a branch, tag or commit; None: the main branch.
+
+    Raises:
+        BackboneError: as for `download`.
+    """
+    from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url, try_to_load_from_cache
 
     with _explained(source, revision), _quiet_hub():
         if not isinstance(try_to_load_from_cache(source, "config.json", revision=revision), str):
             # Asked once, without the five retries of a download: no network is said at once, not after half a minute.
             get_hf_file_metadata(hf_hub_url(source, "config.json", revision=revision), timeout=_PATIENCE)
-        config = Path(hf_hub_download(source, "config.json", revision=revision))
-        family_of(read_config(config.parent, source), source)
-        return Path(snapshot_download(source, revision=revision, allow_patterns=_WANTED, ignore_patterns=_UNWANTED))
+        return Path(hf_hub_download(source, "config.json", revision=revision)).parent
 
 
 @contextmanager

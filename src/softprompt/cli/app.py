@@ -44,6 +44,15 @@ VERBS = {
         "Train one setting at several values and seeds, and draw the result with its intervals; the same command goes "
         "on.",
     ),
+    "compare": Verb(
+        "softprompt.cli.compare:compare",
+        "Compare soft prompts with LoRA, adapters, full fine-tuning, probes and text prompts; the same command goes "
+        "on.",
+    ),
+    "estimate": Verb(
+        "softprompt.cli.estimate:estimate",
+        "Say what prompts and their rivals take on a model of any size: bytes, memory, time; no weights are read.",
+    ),
     "demo": Verb(
         "softprompt.cli.demo:demo",
         "Teach a frozen Gemma tweet sentiment and SMS spam, see how good each prompt is, and run both in one batch.",

@@ -29,6 +29,10 @@ def study(
     backbone: list[str] = typer.Option(
         [DEFAULT_BACKBONE], help="A packaged name, hub id, folder or .gguf file; repeat for a line or a size each."
     ),
+    beside: list[str] = typer.Option(
+        ["full"], help="In a study of sizes: a method that is trained beside soft prompts; repeat for more."
+    ),
+    prompts_only: bool = typer.Option(False, "--prompts-only", help="In a study of sizes: nothing beside them."),
     device: str | None = DEVICE,
     dtype: str | None = DTYPE,
     config: Path | None = CONFIG,
@@ -49,6 +53,7 @@ def study(
     asked = Study.of(
         kind, backbone, task, values=values_of(values) if values else None, seeds=values_of(seeds), config=fixed,
         split=split, rows=rows, folder=folder, load=partial(load_backbone, device=device, dtype=dtype),
+        beside=beside if kind == "size" and not prompts_only else (),
     )  # fmt: skip
     if plan:
         print_json(asked.plan().to_json()) if as_json else print(asked.plan())

@@ -10,6 +10,7 @@ from typing import Any
 from softprompt.backbones.backbone import Backbone, load_backbone
 from softprompt.errors import ConfigError
 from softprompt.experiments.folder import ExperimentFolder, digest_of, named
+from softprompt.experiments.study_beside import fresh, measure_beside
 from softprompt.experiments.study_cells import Measured, judged_rows, measure_cell
 from softprompt.experiments.study_grid import KINDS, Cell, Grid, settings_of, task_of
 from softprompt.experiments.study_result import StudyResult
@@ -67,6 +68,8 @@ class Plan:
 
     def _said(self, cell: Cell) -> str:
         """What varies, where backbone and seed do not say it."""
+        if cell.method:
+            return f"  {cell.method}"
         return "" if self.grid.kind in ("size", "seeds") else f"  {KINDS[self.grid.kind].varies} {cell.value}"
 
     def __str__(self) -> str:
@@ -101,6 +104,7 @@ class Study:
         rows: those rows.
         folder: where it lives.
         loaders: how to get each backbone, by name.
+        anew: how to get one whose weights may be changed.
     """
 
     grid: Grid
@@ -110,6 +114,7 @@ class Study:
     rows: tuple[Example, ...]
     folder: ExperimentFolder
     loaders: Mapping[str, Callable[[], Backbone]]
+    anew: Mapping[str, Callable[[], Backbone]]
 
     @classmethod
     def of(
@@ -125,6 +130,7 @@ class Study:
         rows: int = 1000,
         folder: str | Path | None = None,
         load: Loader = load_backbone,
+        beside: Sequence[str] = (),
     ) -> Study:
         """Lay out a study; nothing is loaded or trained yet.
 
@@ -140,9 +146,10 @@ class Study:
             rows: to judge a cell on, at most.
             folder: where the study lives; by default one named after kind, task and settings.
             load: how to load a backbone by name.
+            beside: methods that are trained beside soft prompts, such as `full`, each a line; in a study of sizes.
 
         Raises:
-            UnknownNameError: a kind, split or placement that does not exist.
+            UnknownNameError: a kind, split, placement or method that does not exist.
             ConfigError: a value out of range or given twice, a setting that varies and is fixed, one that makes more
                 of a cell than one plain run, or a split that prompts learn from.
             DataError: the task has no validation rows.
@@ -150,7 +157,7 @@ class Study:
         if not backbones or rows < 1:
             raise ConfigError(f"asked for {len(backbones)} backbones and {rows} rows; a study needs one of each")
         names = [backbone if isinstance(backbone, str) else backbone.name for backbone in backbones]
-        grid = Grid.of(kind, names, task, values, seeds)
+        grid = Grid.of(kind, names, task, values, seeds, beside)
         _refuse_fixed(kind, config)
         refuse_several(config, "study", timed=False)
         without_test(task)
@@ -161,8 +168,10 @@ class Study:
         if folder is None:
             place = place.with_name(f"{place.name}-{digest_of(definition)}")
         there = ExperimentFolder(place)
-        loaders = {name: _loader(backbone, load) for name, backbone in zip(names, backbones, strict=True)}
-        return cls(grid, task, shared, split, judged, there, loaders)
+        given = dict(zip(names, backbones, strict=True))
+        loaders = {name: _loader(backbone, load) for name, backbone in given.items()}
+        anew = {name: _loader(backbone, load, fresh) for name, backbone in given.items()}
+        return cls(grid, task, shared, split, judged, there, loaders, anew)
 
     def plan(self) -> Plan:
         """Return what is to be done, without doing it."""
@@ -203,6 +212,10 @@ class Study:
                 before = Measured.read(self._file(cell)) if mine else None
                 if not mine or (before is not None and not before.again):
                     continue
+                if cell.method:  # it may change the weights, and gets its own
+                    backbone = None
+                    self._run(cell, self.anew[cell.backbone]())
+                    continue
                 backbone = backbone or self.loaders[cell.backbone]()
                 self._run(cell, backbone)
 
@@ -211,7 +224,8 @@ class Study:
         say(f"study {kind}, cell {len(self.done()) + 1} of {len(self.grid)}: {cell.name}")
         config = plain(self.config, settings_of(kind, cell))
         task = task_of(kind, cell, self.task)
-        measured = measure_cell(cell, backbone, task, config, self.rows, self._file(cell).parent)
+        measure = measure_beside if cell.method else measure_cell
+        measured = measure(cell, backbone, task, config, self.rows, self._file(cell).parent)
         measured.write(self._file(cell))
         news = f"failed: {measured.failed}" if measured.failed else f"accuracy {100 * measured.accuracy:.1f}"
         say(f"study {kind}, {cell.name}: {news}")
@@ -220,8 +234,11 @@ class Study:
         return self.folder.path / "cells" / cell.name / "cell.json"
 
 
-def _loader(backbone: Backbone | str, load: Loader) -> Callable[[], Backbone]:
-    return lambda: load(backbone) if isinstance(backbone, str) else backbone
+def _loader(
+    backbone: Backbone | str, load: Loader, given: Callable[[Backbone], Backbone] = lambda backbone: backbone
+) -> Callable[[], Backbone]:
+    """How to get a backbone: loaded by its name, or what `given` makes of a loaded one."""
+    return lambda: load(backbone) if isinstance(backbone, str) else given(backbone)
 
 
 def _refuse_fixed(kind: str, config: TrainConfig | None) -> None:

@@ -38,6 +38,7 @@ class Measured:
         digest: of the prompt.
         failed: why there is no figure.
         again: it failed for want of memory, and the next run of the study tries it again.
+        method: what was trained instead of a soft prompt; empty: a soft prompt.
     """
 
     backbone: str
@@ -54,6 +55,7 @@ class Measured:
     digest: str = ""
     failed: str | None = None
     again: bool = False
+    method: str = ""
 
     @property
     def accuracy(self) -> float:

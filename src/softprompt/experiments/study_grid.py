@@ -11,6 +11,7 @@ from typing import Any
 
 from softprompt.errors import ConfigError
 from softprompt.experiments.folder import named
+from softprompt.methods.catalogue import METHODS
 from softprompt.registry import unknown_name
 from softprompt.tasks.task import Task
 from softprompt.tasks.template import Template
@@ -61,16 +62,19 @@ class Cell:
         backbone: its name.
         value: of what varies; the backbone's name in a study of sizes.
         seed: of the training.
+        method: what is trained beside soft prompts, as `methods.catalogue` names it; empty: a soft prompt.
     """
 
     backbone: str
     value: Any
     seed: int
+    method: str = ""
 
     @property
     def name(self) -> str:
         """What it is called in news and as a path."""
-        return f"{named(self.backbone)}/{named(str(self.value))}/seed-{self.seed}"
+        beside = f"{named(self.method)}-" if self.method else ""
+        return f"{named(self.backbone)}/{named(str(self.value))}/{beside}seed-{self.seed}"
 
 
 @dataclass(frozen=True)
@@ -82,12 +86,14 @@ class Grid:
         backbones: names, in the order of the figure.
         values: of what varies.
         seeds: of each value.
+        beside: methods that are trained beside soft prompts, in a study of sizes.
     """
 
     kind: str
     backbones: tuple[str, ...]
     values: tuple[Any, ...]
     seeds: tuple[int, ...]
+    beside: tuple[str, ...] = ()
 
     @classmethod
     def of(
@@ -97,6 +103,7 @@ class Grid:
         task: Task,
         values: Sequence[Any] | None = None,
         seeds: Sequence[int] = (0, 1, 2),
+        beside: Sequence[str] = (),
     ) -> Grid:
         """Lay out a study.
 
@@ -106,21 +113,28 @@ class Grid:
             task: whose template says which placements there are.
             values: of what varies; by default the kind's.
             seeds: of each value; a study of seeds has its values instead.
+            beside: methods that are trained beside soft prompts; in a study of sizes only.
 
         Raises:
-            UnknownNameError: a kind, or a placement, that does not exist.
+            UnknownNameError: a kind, a placement or a method that does not exist.
             ConfigError: a value out of range, twice the same, none at all; or a placement that the template lacks.
         """
         if kind not in KINDS:
             raise unknown_name("study", kind, KINDS)
+        if kind != "size" and beside:
+            raise ConfigError(f"`{beside[0]}` is to train beside prompts, which is for a study of sizes; leave it out")
         if kind == "size" and values:
             raise ConfigError("a study of sizes has its backbones for values; name those, and no others")
         taken = tuple(values) if values else _default_values(kind, task)
         taken = taken if kind != "size" else tuple(backbones)
         for value in taken:
             _check(kind, value, task)
-        grid = cls(kind, tuple(backbones), taken, () if kind == "seeds" else tuple(seeds))
-        for name, given in (("backbones", grid.backbones), ("values", grid.values), ("seeds", grid.seeds)):
+        grid = cls(kind, tuple(backbones), taken, () if kind == "seeds" else tuple(seeds), tuple(beside))
+        for method in grid.beside:
+            if method not in METHODS:
+                raise unknown_name("method", method, METHODS)
+        named_lists = {"backbones": grid.backbones, "values": grid.values, "seeds": grid.seeds, "methods": grid.beside}
+        for name, given in named_lists.items():
             _refuse_doubles(name, given)
         if kind != "seeds" and not grid.seeds:
             raise ConfigError("the study has no seeds; give at least one")
@@ -132,8 +146,9 @@ class Grid:
         """Every cell, backbone by backbone, so that each is loaded once."""
         for backbone in self.backbones:
             for value in (backbone,) if self.kind == "size" else self.values:
-                for seed in (value,) if self.kind == "seeds" else self.seeds:
-                    yield Cell(backbone, value, seed)
+                for method in ("", *self.beside):
+                    for seed in (value,) if self.kind == "seeds" else self.seeds:
+                        yield Cell(backbone, value, seed, method)
 
     def __len__(self) -> int:
         return sum(1 for _ in self)

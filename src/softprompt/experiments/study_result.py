@@ -15,6 +15,7 @@ from softprompt import durable
 from softprompt.errors import MissingExtraError, TrainingError
 from softprompt.evaluation.figures import Interval
 from softprompt.evaluation.tables import percent, percent_interval, table, wrapped
+from softprompt.evaluation.tables import points as points_of
 from softprompt.experiments.plots import Curve, study_curves
 from softprompt.experiments.study_cells import Measured, row_interval
 from softprompt.experiments.study_grid import KINDS, Cell, Grid
@@ -34,6 +35,7 @@ class Point:
     Attributes:
         backbone: its name.
         value: of what varies.
+        method: what was trained; empty: a soft prompt.
         parameters: of the backbone.
         seeds: how many seeds ended with a figure.
         accuracy: mean over the seeds, in [0, 1].
@@ -46,6 +48,7 @@ class Point:
 
     backbone: str
     value: Any
+    method: str
     parameters: int
     seeds: int
     accuracy: float
@@ -63,6 +66,7 @@ class Point:
         return cls(
             backbone=first.backbone,
             value=first.value,
+            method=first.method,
             parameters=first.parameters,
             seeds=len(cells),
             accuracy=statistics.fmean(each),
@@ -157,7 +161,7 @@ class StudyResult:
         return header, [
             [
                 str(point.value if self.kind != "size" else f"{point.parameters:,}"),
-                point.backbone,
+                f"{point.backbone}, {point.method}" if point.method else point.backbone,
                 percent(point.accuracy),
                 percent_interval(point.interval),
                 percent(point.deviation),
@@ -169,17 +173,35 @@ class StudyResult:
 
 
 def _by_value(cells: Sequence[Measured]) -> list[list[Measured]]:
-    found: dict[tuple[str, str], list[Measured]] = {}
+    found: dict[tuple[str, str, str], list[Measured]] = {}
     for cell in cells:
-        found.setdefault((cell.backbone, str(cell.value)), []).append(cell)
+        found.setdefault((cell.backbone, str(cell.value), cell.method), []).append(cell)
     return list(found.values())
 
 
 def _verdict(points: Sequence[Point]) -> list[str]:
     """Say for each backbone, or for all in a study of sizes, what the intervals let one say."""
+    if any(point.method for point in points):
+        return _gaps(points)
     alone = len({point.backbone for point in points}) == len(points)
     groups = [list(points)] if alone else _grouped(points)
     return [_best_of(group) for group in groups if len(group) > 1]
+
+
+def _gaps(points: Sequence[Point]) -> list[str]:
+    """Say how far each method is ahead of soft prompts on each backbone, the smallest first."""
+    prompts = {point.backbone: point for point in points if not point.method}
+    said = []
+    for point in sorted(points, key=lambda point: (point.method, point.parameters)):
+        if point.method and point.backbone in prompts:
+            prompt = prompts[point.backbone]
+            meet = point.interval.high >= prompt.interval.low and prompt.interval.high >= point.interval.low
+            said.append(
+                f"{point.backbone} ({point.parameters:,} parameters): {point.method} is "
+                f"{points_of(point.accuracy - prompt.accuracy)} points from the soft prompt"
+                + ("; their intervals meet." if meet else ".")
+            )
+    return said
 
 
 def _grouped(points: Sequence[Point]) -> list[list[Point]]:
@@ -214,14 +236,25 @@ def _notes(
         f"rows at most, and stopped after {config.patience} validations without improvement; more steps may favour "
         "other values."
     )
+    notes += [_about_method(name, config) for name in grid.beside]
     overlap = len(task.overlap(split))
     if overlap:
         notes.append(f"{overlap:,} rows of {split} stand in rows that training saw, text for text.")
     failed = [measured for measured in done.values() if measured.failed]
-    notes += [f"Failed: {kind.varies} {each.value}, seed {each.seed}: {each.failed}" for each in failed]
+    notes += [
+        f"Failed: {kind.varies} {each.value}{each.method and f', {each.method}'}, seed {each.seed}: {each.failed}"
+        for each in failed
+    ]
     if len(done) < len(grid):
         notes.append(f"{len(grid) - len(done)} of {len(grid)} cells have not ended, and are not in these figures.")
     return [*notes, f"After {kind.origin}."]
+
+
+def _about_method(name: str, config: TrainConfig) -> str:
+    return (
+        f"`{name}` trained every backbone anew at its own learning rate, until its validation loss stopped improving, "
+        f"on {most_steps(config) * config.batch_size:,} rows at most; a search of its rate may help it."
+    )
 
 
 def _over_all(each: Sequence[float]) -> str:
@@ -237,7 +270,7 @@ def _about_seeds(count: int) -> str:
 
 def _drawn(kind: str, task: Task, points: Sequence[Point], split: str, folder: Path) -> Path | None:
     varies = KINDS[kind]
-    groups = [list(points)] if kind == "size" else _grouped(points)
+    groups = _by_method(points) if kind == "size" else _grouped(points)
     named = {"title": f"{task.name}: {varies.varies}", "axis": varies.varies, "measure": f"accuracy in %, {split} rows"}
     curves = [_curve(kind, group) for group in groups]
     try:
@@ -249,11 +282,18 @@ def _drawn(kind: str, task: Task, points: Sequence[Point], split: str, folder: P
     return picture
 
 
+def _by_method(points: Sequence[Point]) -> list[list[Point]]:
+    found: dict[str, list[Point]] = {}
+    for point in points:
+        found.setdefault(point.method, []).append(point)
+    return list(found.values())
+
+
 def _curve(kind: str, points: Sequence[Point]) -> Curve:
     if KINDS[kind].log:  # a line from left to right, whatever order was asked for
         points = sorted(points, key=lambda point: _place(kind, point))
     return Curve(
-        "soft prompt" if kind == "size" else points[0].backbone,
+        (points[0].method or "soft prompt") if kind == "size" else points[0].backbone,
         [_place(kind, point) for point in points],
         [point.accuracy for point in points],
         [(point.interval.low, point.interval.high) for point in points],

@@ -1,0 +1,1 @@
+"""What every method costs for a model, from its blueprint alone."""
