@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from softprompt.backbones.fingerprint import Fingerprint
     from softprompt.errors import SoftPromptError
     from softprompt.evaluation.evaluate import Evaluation, evaluate
+    from softprompt.methods.classifier import PromptClassifier
     from softprompt.modeling.answers import Answer
     from softprompt.modeling.prompted_model import PromptedModel
     from softprompt.prompts.soft_prompt import SoftPrompt
@@ -40,6 +41,7 @@ _HOMES = {
     "Example": "softprompt.tasks.task",
     "Fingerprint": "softprompt.backbones.fingerprint",
     "LabelWords": "softprompt.tasks.readout",
+    "PromptClassifier": "softprompt.methods.classifier",
     "PromptStore": "softprompt.store.store",
     "PromptedModel": "softprompt.modeling.prompted_model",
     "SoftPrompt": "softprompt.prompts.soft_prompt",
@@ -61,6 +63,7 @@ __all__ = [
     "Example",
     "Fingerprint",
     "LabelWords",
+    "PromptClassifier",
     "PromptStore",
     "PromptedModel",
     "SoftPrompt",

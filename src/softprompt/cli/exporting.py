@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from softprompt.errors import ConfigError
 from softprompt.registry import unknown_name
@@ -12,6 +12,17 @@ from softprompt.registry import unknown_name
 if TYPE_CHECKING:
     from softprompt.backbones.backbone import Backbone
     from softprompt.prompts.soft_prompt import SoftPrompt
+
+
+LM_EVAL = "lm-eval"
+
+
+class Judging(NamedTuple):
+    """What `lm-eval` is to judge: the prompt's name, and where labelled rows are."""
+
+    name: str
+    data: str | None
+    label: str | None
 
 
 def to_peft(prompt: SoftPrompt, backbone: str | None, folder: Path) -> None:
@@ -38,9 +49,31 @@ def to_engine(prompt: SoftPrompt, backbone: str | None, folder: Path, engine: st
     from softprompt.serving.export import export_for
 
     if engine not in TITLES:
-        raise unknown_name("engine", engine, TITLES)
+        raise unknown_name("engine", engine, [*TITLES, LM_EVAL])
     row = {name: text for name, _, text in map(_named, fields)} or None
     export_for(prompt, _backbone(prompt, backbone, None), folder, engine, row)  # type: ignore[arg-type]
+
+
+def to_lm_eval(prompt: SoftPrompt, backbone: str | None, folder: Path, judging: Judging) -> None:
+    """Write a folder that `lm-eval` runs, and print the command.
+
+    Raises:
+        ConfigError: nothing says which backbone the prompt was trained on.
+        SoftPromptError: as for `export_lm_eval`, and for reading the rows.
+    """
+    from softprompt.cli.evaluate import choose_rows
+    from softprompt.progress import say
+    from softprompt.serving.lm_eval import export_lm_eval
+    from softprompt.serving.lm_eval_readme import command
+
+    chosen = None if judging.data is None else choose_rows(prompt, judging.data, "test", judging.label)
+    if chosen is not None:
+        say(chosen.origin)
+    loaded = _backbone(prompt, backbone, "fp32")
+    told = export_lm_eval(prompt, loaded, folder, chosen.rows if chosen else (), name=judging.name)
+    if told.other:
+        say(f"of {told.other:,} of {told.rows:,} rows lm-eval makes other tokens than softprompt; the README says why")
+    print(f"cd {folder} && {command(prompt, loaded, told)}")
 
 
 def _named(field: str) -> tuple[str, str, str]:

@@ -196,24 +196,34 @@ def export(
     reference: str = typer.Argument(help=_REFERENCE),
     path: Path = typer.Argument(help="The file to write, or the folder with --peft or --for."),
     peft: bool = typer.Option(False, "--peft", help="Write a folder that PEFT reads."),
-    engine: str | None = typer.Option(None, "--for", help="Write a folder for another engine: vllm or sglang."),
+    engine: str | None = typer.Option(
+        None, "--for", help="Write a folder for another engine, vllm or sglang, or for lm-eval."
+    ),
     backbone: str | None = typer.Option(None, help="With --peft or --for: the backbone that it was trained on."),
     field: list[str] | None = typer.Option(
         None, help="With --for: a column of the row in the request, as name=text; repeat. Default: an example."
     ),
+    data: str | None = typer.Option(
+        None, help="With --for lm-eval: labelled rows to be judged by, of which the test split is taken."
+    ),
+    label: str | None = typer.Option(None, help="With --data: the label column. Default: guessed."),
 ) -> None:
-    """Write a prompt as a file of its own, as a PEFT folder, or as a folder for vLLM or SGLang.
+    """Write a prompt as a file of its own, as a PEFT folder, or as a folder for vLLM, SGLang or lm-eval.
 
     Example: softprompt prompts export sentiment@prod sentiment.safetensors
     """
-    from softprompt.cli.exporting import to_engine, to_peft
+    from softprompt.cli.exporting import LM_EVAL, Judging, to_engine, to_lm_eval, to_peft
     from softprompt.errors import ConfigError
 
     if peft and engine:
         raise ConfigError(f"`--peft` and `--for {engine}` write different folders; choose one")
+    if data is not None and engine != LM_EVAL:
+        raise ConfigError(f"`--data {data}` is for `--for {LM_EVAL}`; leave it out, or ask for that")
     prompt = _store().get(reference)
     if peft:
         to_peft(prompt, backbone, path)
+    elif engine == LM_EVAL:
+        to_lm_eval(prompt, backbone, path, Judging(reference, data, label))
     elif engine:
         to_engine(prompt, backbone, path, engine, field or [])
     else:

@@ -58,19 +58,28 @@ def export_peft(prompt: SoftPrompt, backbone: Backbone, folder: Path) -> None:
         ConfigError: there is something in the folder.
         StorageError: the disk is full, or the folder may not be written.
     """
+    files = peft_files(prompt, backbone)
+    with appearing(folder) as hidden:
+        for name, data in files.items():
+            write_bytes(hidden / name, data)
+
+
+def peft_files(prompt: SoftPrompt, backbone: Backbone) -> dict[str, bytes]:
+    """Return the files of a folder that PEFT reads, by name.
+
+    Raises:
+        UnsupportedBackboneError, IncompatiblePromptError, TemplateError: as for `export_peft`.
+    """
     _require_decoder(backbone)
     _require_foldable(prompt)
     prompt.check(backbone.fingerprint, name=backbone.name, features=_FEATURES)
     rows = fold(prompt, backbone)
-    files = {
+    return {
         CONFIG: (json.dumps(_config(backbone, len(rows)), indent=2, sort_keys=True) + "\n").encode(),
         WEIGHTS: save({KEY: rows}, metadata={"format": "pt"}),
         PROMPT: prompt.to_bytes(),
         "README.md": readme(prompt, len(rows)).encode(),
     }
-    with appearing(folder) as hidden:
-        for name, data in files.items():
-            write_bytes(hidden / name, data)
 
 
 def import_peft(
