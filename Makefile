@@ -9,11 +9,12 @@ PIP  := $(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-
 DEMO := $(VENV)/.ready-demo
 DEV  := $(VENV)/.ready-dev
 
-.PHONY: help demo test check bench clean
+.PHONY: help demo test test-slow check bench clean
 
 help:
 	@echo "make demo    teach a frozen Gemma 3 270M two tasks, see how good they are, run both in one batch"
 	@echo "make test    lint, types, layers and all tests (what CI runs)"
+	@echo "make test-slow  five minutes of mixed traffic on a real server; twenty seconds of it are in make test"
 	@echo "make check   lint, types and layers only"
 	@echo "make bench   benchmarks beside PEFT, written to results/ (options: make bench ARGS='--help')"
 	@echo "make clean   remove $(VENV) and the tools' caches"
@@ -24,9 +25,13 @@ demo: $(DEMO)
 
 test: check
 	@echo "== tests (tiny models, $(JOBS) processes)"
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile -m "not real" $(ARGS)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile --no-loadscope-reorder -m "not real" $(ARGS)
 	@echo "== tests (packaged backbone and data)"
 	@$(BIN)/python -m pytest -q -m real $(ARGS)
+
+test-slow: $(DEV)
+	@echo "== five minutes of mixed traffic"
+	@SOFTPROMPT_SOAK_MINUTES=5 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q tests/server/test_soak.py $(ARGS)
 
 check: $(DEV)
 	@echo "== lint"

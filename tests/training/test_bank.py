@@ -131,9 +131,16 @@ def test_candidates_race_and_the_winner_trains_on(backbone, tmp_path):
     assert plain.prompt.provenance["race"] == []
 
 
+@pytest.fixture(scope="module")
+def whole(backbone, tmp_path_factory):
+    """What a race gives that nobody interrupts."""
+    return train(backbone, racing_task(), run=tmp_path_factory.mktemp("whole"), **RACE).prompt
+
+
 @pytest.mark.parametrize("stop_at", [1, 3, 4, 9])
-def test_a_race_that_was_interrupted_ends_in_the_same_bytes(backbone, tmp_path, monkeypatch, interrupt_in, stop_at):
-    whole = train(backbone, racing_task(), run=tmp_path / "whole", **RACE).prompt
+def test_a_race_that_was_interrupted_ends_in_the_same_bytes(
+    backbone, tmp_path, monkeypatch, interrupt_in, whole, stop_at
+):
     interrupt_in(stop_at)
     with pytest.raises(KeyboardInterrupt):
         train(backbone, racing_task(), run=tmp_path / "parts", **RACE)

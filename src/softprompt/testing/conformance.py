@@ -66,7 +66,7 @@ def check_alone_and_batched(backbone: Backbone) -> None:
     for pattern in PATTERNS:
         for readout in READOUTS:
             some = prompt(backbone, 5, pattern=pattern, readout=readout)
-            alone = torch.stack([scores(backbone, [row], [some])[0] for row in rows()])
+            alone = torch.stack(one_by_one(backbone, rows(), [some] * 8))
             for budget in (Budget(2, 10_000), Budget(64, 10_000), Budget(64, 64)):
                 together = torch.stack(scores(backbone, rows()[::-1], [some] * 8, budget)[::-1])
                 same(together, alone, f"{pattern}, {readout}, {budget}")
@@ -82,7 +82,7 @@ def check_mixed_prompts(backbone: Backbone) -> None:
         prompt(backbone, 2, seed=5, pattern="no-prefix"),
     ]
     each = [kinds[i % len(kinds)] for i in range(15)]
-    alone = [scores(backbone, [row], [one])[0] for row, one in zip(rows(15), each, strict=True)]
+    alone = one_by_one(backbone, rows(15), each)
     for mixed, single in zip(scores(backbone, rows(15), each), alone, strict=True):
         same(mixed, single, "mixed prompts")
 
@@ -92,15 +92,16 @@ def check_large_batch(backbone: Backbone) -> None:
     some, kinds = rows(64), [prompt(backbone, 4, seed=1), prompt(backbone, 9, seed=2)]
     order = torch.randperm(64, generator=torch.Generator().manual_seed(0)).tolist()
     mixed = scores(backbone, [some[i] for i in order], [kinds[i % 2] for i in order])
+    alone = one_by_one(backbone, some, [kinds[i % 2] for i in range(64)])
     for found, i in zip(mixed, order, strict=True):
-        same(found, scores(backbone, [some[i]], [kinds[i % 2]])[0], f"row {i} of 64")
+        same(found, alone[i], f"row {i} of 64")
 
 
 def check_long_prefix(backbone: Backbone) -> None:
     """Prompts longer than the attention window, and rows longer than it, score the same alone and batched."""
     for length in (7, 8, 9, 30):
         each = [prompt(backbone, length), prompt(backbone, 2, seed=1)] * 4
-        alone = [scores(backbone, [row], [one])[0] for row, one in zip(rows(), each, strict=True)]
+        alone = one_by_one(backbone, rows(), each)
         for mixed, single in zip(scores(backbone, rows(), each), alone, strict=True):
             same(mixed, single, f"P={length}")
 
@@ -150,7 +151,7 @@ def check_keys_and_values(backbone: Backbone) -> None:
     expected = torch.stack(scores(backbone, rows(), [some] * 8))
     same(torch.stack(scores(backbone, rows(), [layered] * 8)), expected, "keys and values of rows")
     each = [layered, other, key_values_of(backbone, other), some] * 2
-    alone = [scores(backbone, [row], [one])[0] for row, one in zip(rows(), each, strict=True)]
+    alone = one_by_one(backbone, rows(), each)
     for mixed, single in zip(scores(backbone, rows(), each), alone, strict=True):
         same(mixed, single, "keys and values among rows")
 
@@ -176,7 +177,7 @@ def check_learned_rows(backbone: Backbone) -> None:
     weight = torch.randn(count, backbone.hidden_size, generator=generator)
     tensors = {**some.tensors, "readout.weight": weight, "readout.bias": torch.arange(count) / count}
     with_rows = SoftPrompt(tensors, some.template, some.readout, backbone.fingerprint)
-    alone = torch.stack([scores(backbone, [row], [with_rows])[0] for row in rows()])
+    alone = torch.stack(one_by_one(backbone, rows(), [with_rows] * 8))
     same(torch.stack(scores(backbone, rows(), [with_rows] * 8)), alone, "learned rows")
     model, bound = PromptedModel(backbone), BoundPrompt.of(backbone, with_rows)
     hidden = model.score_labels(rows(), with_rows).hidden
@@ -240,6 +241,13 @@ def scores(
 ) -> list[Tensor]:
     """Label probabilities of each row, [C] each."""
     answers = PromptedModel(backbone, budget=budget).score(some, prompts)
+    return [torch.tensor([*answer.probabilities.values()]) for answer in answers]
+
+
+def one_by_one(backbone: Backbone, some: Sequence[Mapping[str, str]], prompts: Sequence[SoftPrompt]) -> list[Tensor]:
+    """Label probabilities of each row by a pass of its own, [C] each; the model keeps what it has bound."""
+    model = PromptedModel(backbone)
+    answers = [model.score([row], [prompt])[0] for row, prompt in zip(some, prompts, strict=True)]
     return [torch.tensor([*answer.probabilities.values()]) for answer in answers]
 
 

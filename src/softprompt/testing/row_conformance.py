@@ -24,7 +24,7 @@ from softprompt.tasks.free_text import Text
 from softprompt.tasks.readout import LabelWords, Readout
 from softprompt.tasks.tags import TokenTags
 from softprompt.tasks.template import Template
-from softprompt.testing.conformance import READOUTS, rows, same, scores
+from softprompt.testing.conformance import READOUTS, one_by_one, rows, same, scores
 from softprompt.testing.flights import at_random, check_passengers
 
 PATTERNS = {
@@ -104,7 +104,7 @@ def kinds(backbone: Backbone) -> Iterator[tuple[str, SoftPrompt]]:
 def check_alone_and_batched(backbone: Backbone) -> None:
     """Rows score the same alone, in batches of any size and in any order, for every kind of prompt."""
     for name, some in kinds(backbone):
-        alone = torch.stack([scores(backbone, [row], [some])[0] for row in rows()])
+        alone = torch.stack(one_by_one(backbone, rows(), [some] * 8))
         for budget in _COUNTED:
             together = torch.stack(scores(backbone, rows()[::-1], [some] * 8, budget)[::-1])
             same(together, alone, f"{name}, {budget}")
@@ -113,7 +113,7 @@ def check_alone_and_batched(backbone: Backbone) -> None:
 def check_mixed_prompts(backbone: Backbone) -> None:
     """Rows score the same among rows of other prompts of other lengths, placements and readouts."""
     each = [some for _, some in kinds(backbone)]
-    alone = [scores(backbone, [row], [one])[0] for row, one in zip(rows(len(each)), each, strict=True)]
+    alone = one_by_one(backbone, rows(len(each)), each)
     for mixed, single in zip(scores(backbone, rows(len(each)), each), alone, strict=True):
         same(mixed, single, "mixed prompts")
 
@@ -122,7 +122,7 @@ def check_long_prompts(backbone: Backbone) -> None:
     """Prompts longer than an attention window score the same beside short ones, rows longer than it too."""
     for length in (7, 8, 9, 30):
         each = [prompt(backbone, length), prompt(backbone, 2, seed=1)] * 4
-        alone = [scores(backbone, [row], [one])[0] for row, one in zip(rows(), each, strict=True)]
+        alone = one_by_one(backbone, rows(), each)
         for mixed, single in zip(scores(backbone, rows(), each), alone, strict=True):
             same(mixed, single, f"P={length}")
 
