@@ -10,8 +10,10 @@ from pathlib import Path
 import pytest
 
 from softprompt.errors import MissingExtraError
+from softprompt.experiments.compare import setup as comparison_setup
 from softprompt.experiments.compare.comparison import Comparison
 from softprompt.experiments.compare.executors import LocalExecutor
+from softprompt.experiments.report import report as report_compare
 from softprompt.methods import catalogue
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "experiments"))
@@ -61,7 +63,6 @@ def test_it_plans_then_compares_then_prints(ok, call, toy):
 
 
 def test_quick_rows_minutes_and_a_budget(ok, call, toy, monkeypatch):
-
     monkeypatch.setattr(comparison_setup, "QUICK", ("plain-free", "tuned"))
     told = json.loads(ok("compare", toy, "--text", "review", "--quick", "--plan", "--json", "--rows", 20))
     assert [cell["role"] for cell in told["cells"]] == ["main", "main"]

@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 
 from softprompt.cli.app import VERBS
-from softprompt.experiments.compare import comparison_rows, comparison_setup
+from softprompt.experiments.compare import plan as comparison_plan
+from softprompt.experiments.compare import rows as comparison_rows
+from softprompt.experiments.compare import setup as comparison_setup
 from softprompt.methods import catalogue, forgetting, measuring, tuning
 from softprompt.methods.few_shot import MOST
 

@@ -22,8 +22,6 @@ from softprompt.experiments.compare.comparison import compare
 from softprompt.testing.toy import toy_rows
 
 KILLS = 3
-os.environ["PRETEND_SECONDS"] = "0.02"
-pretend.install()
 
 
 def work(place: Path) -> None:
@@ -80,6 +78,8 @@ def found(place: Path) -> dict[str, object]:
 
 
 if __name__ == "__main__":
+    os.environ["PRETEND_SECONDS"] = "0.02"
+    pretend.install()
     folder = Path(sys.argv[1])
     (folder / "toy.jsonl").write_text("".join(json.dumps(row) + "\n" for row in toy_rows(60)))
     seconds = finish(folder / "calm")

@@ -12,6 +12,7 @@ import pytest
 from filelock import FileLock
 
 from softprompt.errors import BackboneError, ConfigError, DataError, StorageError, UnknownNameError
+from softprompt.experiments.compare import setup as comparison_setup
 from softprompt.experiments.compare.cells import name_of
 from softprompt.experiments.compare.comparison import Comparison, compare, planned
 from softprompt.experiments.compare.outcomes import CompareCell, Outcome
@@ -93,7 +94,6 @@ def test_cheap_cells_first_then_each_search_before_its_main_then_seeds_and_few_r
 
 
 def test_a_default_comparison_of_what_there_is(toy, tmp_path, monkeypatch):
-
     third = tmp_path / "third.jsonl"
     third.write_text(toy[0].read_text())
     monkeypatch.setattr(comparison_setup, "MAIN", ("tuned:words", "tuned:rows"))

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from softprompt.errors import DataError
 from softprompt.evaluation import metrics
 from softprompt.evaluation.statistics import accuracy_interval, mcnemar
-from softprompt.experiments.report import statistics as statistics
+from softprompt.experiments.report import statistics
 from softprompt.experiments.report.statistics import Answers, bootstrap_p, difference, holm, mcnemar_p, sampled
 
 
