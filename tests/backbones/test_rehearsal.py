@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -12,7 +14,7 @@ from softprompt.backbones.rehearsal import Step, rehearse
 from softprompt.backbones.stand_ins import attention_for
 from softprompt.modeling.prompted_model import PromptedModel
 from softprompt.tasks.load import load_task
-from softprompt.testing.tiny import SPECIAL_FAMILIES, TINY_ENCODERS, TINY_FAMILIES, TINY_SEQ2SEQ, tiny_backbone
+from softprompt.testing.tiny import tiny_backbone
 from softprompt.training.bank import gradients
 from softprompt.training.config import TrainConfig
 from softprompt.training.learner import Learner
@@ -24,10 +26,15 @@ def blank_of(backbone, **changes):
     return blank_model(settings, dtype=backbone.dtype, attention=attention_for(backbone.model_type))
 
 
+UNLIKE = (
+    "gemma2", "gemma3", "qwen3", "mistral", "phi3_longrope", "llama_dynamic", "gpt_neox", "opt_projected", "bloom",
+    "falcon_new", "minilm", "distilbert", "modernbert", "t5_gated", "bart",
+)  # fmt: skip
+"""Families whose layers are unlike; each takes a while here, and all are counted in `test_blueprint`."""
 STEP = Step("prompt", rows=5, tokens=7, prefix=4, held=2048)
 
 
-@pytest.mark.parametrize("family", ["llama", "gemma3", "gpt2"])
+@pytest.mark.parametrize("family", ["gemma3", "gpt2"])
 def test_the_trainer_s_own_step_holds_and_computes_what_was_foreseen(family):
     backbone = tiny_backbone(family)
     rows = [{"text": f"{word} film", "label": label} for word in "abcd" for label in ("yes", "no")]
@@ -51,8 +58,8 @@ def test_the_trainer_s_own_step_holds_and_computes_what_was_foreseen(family):
 @pytest.mark.parametrize(
     ("family", "way"),
     [
-        *((family, "prompt") for family in (*TINY_FAMILIES, *SPECIAL_FAMILIES, *TINY_ENCODERS, *TINY_SEQ2SEQ)),
-        *((family, way) for family in ("falcon", "gpt2", "bert", "t5") for way in ("lora", "full", "scoring")),
+        *((family, "prompt") for family in UNLIKE),
+        *((family, way) for family in ("gpt2", "bert", "t5") for way in ("lora", "full", "scoring")),
     ],
 )
 def test_every_family_can_be_rehearsed(family, way):
@@ -63,7 +70,7 @@ def test_every_family_can_be_rehearsed(family, way):
     assert not any(parameter.requires_grad or parameter.grad is not None for parameter in blank.model.parameters())
 
 
-@pytest.mark.parametrize("family", ["gemma3", "gpt2", "opt"])
+@pytest.mark.parametrize("family", ["gpt2", "opt"])
 def test_arithmetic_is_that_of_the_formulas(family):
     """2·M forward and 2·M back for the tokens of rows and prefix; full fine-tuning twice as much back again."""
     blank = blank_of(tiny_backbone(family))
@@ -93,16 +100,16 @@ def test_a_step_in_passes_holds_less_and_computes_the_same():
     assert Step("prompt", 8, 16, 4, 48).passes == ((3, 2), (2, 1))
 
 
-@pytest.mark.parametrize("family", ["llama", "gemma3", "bert"])
-def test_long_models_are_told_by_short_ones(family):
-    size = {"num_hidden_layers": 8}
+@pytest.mark.parametrize(("family", "layers", "way"), [("llama", 4, "prompt"), ("gemma3", 7, "scoring")])
+def test_long_models_are_told_by_short_ones(family, layers, way):
+    size = {"num_hidden_layers": layers}
     if family == "gemma3":
-        size["layer_types"] = ["sliding_attention", "full_attention"] * 4
-    blank = blank_of(tiny_backbone(family), **size)
+        size["layer_types"] = (["sliding_attention", "full_attention"] * layers)[:layers]
+    blank, step = blank_of(tiny_backbone(family), **size), replace(STEP, way=way)
     assert blank.shortened() is not None
-    told = rehearse(blank, STEP)
+    told = rehearse(blank, step)
     object.__setattr__(blank, "shortened", lambda: None)
-    seen = rehearse(blank, STEP)
+    seen = rehearse(blank, step)
     assert (told.flops, told.prefix, told.calls) == (seen.flops, seen.prefix, seen.calls)
     assert told.graph == pytest.approx(seen.graph, rel=0.01)
     assert told.peak == pytest.approx(seen.peak, rel=0.02)

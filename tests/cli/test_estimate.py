@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
+from pathlib import Path
 
 import pytest
+
+from softprompt.backbones.blank import config_settings
 
 
 def test_a_page(ok):
@@ -39,6 +43,13 @@ def test_what_cannot_be_estimated(call, words, text):
     result = call("estimate", *words)
     assert result.exit_code == 2
     assert text in result.stderr
+
+
+@pytest.mark.parametrize("page", ["README.md", "README.es.md"])
+def test_the_readme_names_models_that_there_are(page):
+    named = re.findall(r"softprompt estimate (\S+)", (Path(__file__).parents[2] / page).read_text(encoding="utf-8"))
+    assert named
+    assert all(config_settings(name) for name in named)
 
 
 def test_help_shows_an_example(ok):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import signal
 import sys
 from dataclasses import replace
@@ -139,6 +140,18 @@ def test_the_folder_says_what_was_planned_and_which_rows_are_judged(toy, tmp_pat
     task = load_task(str(toy[0]))
     assert [row["fields"] for row in rows] == [dict(row.fields) for row in task.splits["test"]]
     assert planned(tmp_path) == ()
+    (tmp_path / "out" / "comparison.json").write_text("{")
+    with pytest.raises(StorageError, match=r"comparison.json` is damaged .* take it away, and the next run writes"):
+        planned(tmp_path / "out")
+
+
+def test_what_was_planned_by_other_bounds_is_not_missing(toy, tmp_path):
+    laid_out(toy, tmp_path / "out").run(InProcess(most=0))
+    quick = laid_out(toy[:1], tmp_path / "out", methods=["whole"], seeds=[0], data_rows=[], quick=True)
+    quick.run(InProcess(most=0))
+    cells = planned(tmp_path / "out")
+    assert tuple(cell for cell in cells if cell.task == "first") == tuple(quick.layout)
+    assert {cell.method for cell in cells if cell.task == "second"} == {"plain-free", "tuned", "tuned-high"}
 
 
 def test_cells_of_other_rows_or_another_backbone_count_as_missing(toy, tmp_path, monkeypatch):
@@ -150,6 +163,9 @@ def test_cells_of_other_rows_or_another_backbone_count_as_missing(toy, tmp_path,
     subject = other.subjects["first"]
     changed = replace(subject, origin={**subject.origin, "fingerprint": {"weights": "v"}})
     assert replace(other, subjects={"first": changed}).plan().seconds > 0
+    with monkeypatch.context() as release:
+        release.setattr(comparison_setup, "__version__", "0.0.9")
+        assert laid_out(toy[:1], tmp_path / "out", **few).plan().seconds > 0
     toy[0].write_text(toy[0].read_text().replace("film", "play"))
     assert laid_out(toy[:1], tmp_path / "out", **few).plan().seconds > 0
 
@@ -159,7 +175,9 @@ def test_outcomes_of_another_origin_are_put_aside_and_come_back(toy, tmp_path, c
     laid_out(toy[:1], tmp_path / "out", **few).run(InProcess())
     before = (tmp_path / "out" / "first" / "main-plain-free-seed-0.json").read_bytes()
     laid_out(toy[:1], tmp_path / "out", **few, rows=50).run(InProcess(most=0))
-    assert "first: 1 outcomes of other rows or another backbone are put aside, in `aside`" in capsys.readouterr().err
+    assert (
+        "first: 1 outcome of other rows, bounds, backbone or release put aside, in `aside`" in capsys.readouterr().err
+    )
     assert list((tmp_path / "out").glob("*/*.json")) == []
     nothing = InProcess()
     laid_out(toy[:1], tmp_path / "out", **few).run(nothing)
@@ -275,9 +293,12 @@ def test_a_damaged_cell_says_which_file_to_take_away(toy, tmp_path):
         ({"methods": ["tuned", "tuned:rows"]}, ConfigError, "the method `tuned:rows` stands twice"),
         ({"seeds": [1, 1]}, ConfigError, "the seed `1` stands twice"),
         ({"seeds": []}, ConfigError, "the comparison has no seed; give at least one"),
-        ({"seeds": [-1]}, ConfigError, "the seed `-1` is too low; give 0 or more"),
-        ({"rates": [0.0, 1.0]}, ConfigError, "the rate `0.0` is too low; give more than 0"),
-        ({"data_rows": [0]}, ConfigError, "the number of rows `0` is too low"),
+        ({"seeds": [-1]}, ConfigError, "the seed `-1` is out of range; give 0 or more"),
+        ({"rates": [0.0, 1.0]}, ConfigError, "the rate `0.0` is out of range; give more than 0"),
+        ({"rates": [math.nan]}, ConfigError, "the rate `nan` is out of range; give more than 0"),
+        ({"rates": [math.inf]}, ConfigError, "the rate `inf` is out of range; give more than 0"),
+        ({"methods": []}, ConfigError, "the comparison has no method; give at least one"),
+        ({"data_rows": [0]}, ConfigError, "the number of rows `0` is out of range"),
         ({"rows": 0}, ConfigError, "asked for 2 tasks and 0 training rows"),
     ],
 )

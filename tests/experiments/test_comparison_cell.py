@@ -11,12 +11,14 @@ import numpy as np
 import pytest
 import torch
 
-from softprompt.errors import BackboneError, MissingExtraError, OutOfMemoryError, TrainingError
+from softprompt.errors import BackboneError, MissingExtraError, OutOfMemoryError, StorageError, TrainingError
 from softprompt.experiments.compare import cell as comparison_cell
 from softprompt.experiments.compare.cell import answered, described, run, why_it_failed
 from softprompt.experiments.compare.cells import Ask
 from softprompt.experiments.compare.outcomes import CompareCell, Outcome, Speed
+from softprompt.experiments.compare.surroundings import surroundings
 from softprompt.methods import catalogue
+from softprompt.methods.documented import TrainingSpeed
 from softprompt.methods.measuring import Measured
 from softprompt.methods.method import Course, Fitted, Point
 from softprompt.testing.tiny import tiny_backbone
@@ -126,6 +128,17 @@ def test_what_cannot_be_measured_is_a_note(call, monkeypatch):
     )  # fmt: skip
 
 
+def test_training_as_peft_documents_it_is_timed_beside_one_method_alone(call, monkeypatch):
+    speeds = [TrainingSpeed(20.0, 4.0, 5.0, steps=20)]
+    monkeypatch.setattr(comparison_cell, "measure_speed", lambda *_: Measured(1.0, 2.0, None, 0.0))
+    monkeypatch.setattr(comparison_cell, "documented_speed", lambda *_: speeds.pop())
+    assert len(call(Fake(), measured=True).notes) == 1
+    monkeypatch.setattr(comparison_cell, "DOCUMENTED", "fake")
+    assert call(Fake(), measured=True).notes[-1].startswith("trained as PEFT documents it, prompt tuning learns from 4")
+    found = call(Fake(), measured=True)
+    assert (found.failed, found.notes[-1]) == (None, "its documented training could not be timed: pop from empty list")
+
+
 def test_a_task_that_the_method_refuses(call):
     found = call(Fake(refusal="the labels begin alike"))
     assert (found.failed, found.again, found.labels) == ("the labels begin alike", False, ("negative", "positive"))
@@ -139,6 +152,7 @@ def test_a_task_that_the_method_refuses(call):
         (torch.OutOfMemoryError("no memory"), "OutOfMemoryError: no memory", True),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory"), "RuntimeError: DefaultCPUAllocator: can't", True),
         (MissingExtraError("setfit is not installed"), "setfit is not installed", True),
+        (StorageError("no space left on the disk"), "no space left on the disk", True),
         (KeyError("layer"), "KeyError: 'layer'", True),
     ],
 )
@@ -166,6 +180,14 @@ def test_what_a_backbone_is():
         raise BackboneError("it is gone")
 
     assert described("x", None, None, load=gone) == {"error": "BackboneError", "message": "it is gone"}
+
+
+def test_a_gpu_is_named_where_there_is_one(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert "gpu" not in surroundings()["machine"]
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "H100")
+    assert surroundings()["machine"]["gpu"] == "H100"
 
 
 def test_questions_are_answered(monkeypatch, tmp_path):

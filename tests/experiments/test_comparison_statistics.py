@@ -39,7 +39,7 @@ def test_what_is_resampled_is_the_plain_metric_where_each_row_counts_once(classe
         generator.integers(classes, size=(2, rows)), np.log(generator.random((2, rows))), generator.random((2, rows))
     )
     ones = np.ones((1, rows), dtype=np.float32)
-    drawn = statistics._drawn(ones, ones @ statistics._one_hot(gold, classes), gold, given_answers)[:, 0]
+    drawn = statistics._drawn(ones, ones @ statistics._one_hot(gold, classes), gold, given_answers).mean(axis=0)[:, 0]
     each = statistics._of_seeds(gold, given_answers)
     assert drawn == pytest.approx([np.mean(each[metric]) for metric in statistics.METRICS], abs=1e-9)
     assert each["macro_f1"][0] == metrics.macro_f1(gold, given_answers.predicted[0])
@@ -76,6 +76,22 @@ def test_the_same_rows_are_drawn_for_all(gold):
     assert bootstrap_p(found["a"], found["c"], "accuracy") == pytest.approx(2 / 2001)
     alone = sampled(gold, {"c": answers(gold, 0.3, seed=5)}, 3)["c"]
     assert alone.interval("mcc") == found["c"].interval("mcc")
+
+
+def test_seeds_are_drawn_as_rows_are():
+    gold = np.zeros(100, dtype=int)
+    right = np.arange(100) < np.array([[90], [70], [50]])
+    unlike = Answers(np.where(right, 0, 1), np.full((3, 100), -0.5), np.full((3, 100), 0.6))
+    one = Answers(unlike.predicted[1:2], unlike.gold_log[1:2], unlike.confidence[1:2])
+    found = sampled(gold, {"a": unlike, "b": unlike, "c": one}, 2)
+    low, high = found["a"].interval("accuracy")
+    narrow = found["c"].interval("accuracy")
+    assert found["a"].value("accuracy") == pytest.approx(found["c"].value("accuracy"))
+    assert low < narrow.low - 0.05 < narrow.high + 0.05 < high
+    assert difference(found["a"], found["b"], "accuracy").interval == (0, 0)
+    assert difference(found["a"], found["c"], "accuracy").outcome == "even"
+    drawn = found["a"].drawn["accuracy"]
+    assert np.var(drawn) == pytest.approx(0.2**2 * 2 / 3 / 3 + 0.7 * 0.3 / 100, rel=0.15)
 
 
 def test_chunks_of_resamples_are_one_sample(gold, monkeypatch):

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from softprompt.errors import DataError, MissingExtraError, StorageError
 from softprompt.experiments.compare.outcomes import CompareCell, Forgetting, Outcome, Speed
+from softprompt.experiments.folder import named
 from softprompt.experiments.report import page as report_page
 from softprompt.experiments.report.content import content_of
 from softprompt.experiments.report.folder import read_folder
@@ -276,7 +277,7 @@ def test_json_holds_every_figure(report):
     assert lora["cost"]["kept_bytes"] == 1_540_000
     assert lora["search"]["losses"].keys() == {"0.3", "1.0", "3.0"}
     assert [point["rows"] for point in lora["data"]] == [16, 64, 256, 0]
-    assert lines["deep-prompt", "rows"]["against"] is None
+    assert lines["soft-prompt", "rows"]["against"] is None
     assert told["made_with"]["backbone"] == "gemma-3-270m"
 
 
@@ -324,6 +325,38 @@ def test_cells_that_are_not_alike_are_told(tmp_path):
     keep(tmp_path, first, second)
     found = content_of(read_folder(tmp_path), resamples=20)
     assert found.cautions[-1] == 'mood: its cells differ in dtype: "bf16" in 1; "fp32" in 1.'
+
+
+def test_what_code_machine_and_rates_differ_in_is_told(tmp_path):
+    first, second = (
+        outcome("lora", rows=20, seed=seed, rate=rate, provenance={"versions": {"torch": torch, "peft": "1"}})
+        for seed, rate, torch in ((0, 1.0, "2.13"), (1, 3.0, "2.14"))
+    )
+    keep(tmp_path, first, second, outcome(rows=20))
+    assert content_of(read_folder(tmp_path), resamples=20).cautions == (
+        "mood: its cells differ in the rate of LoRA: 1.0 in 1; 3.0 in 1.",
+        'mood: its cells differ in versions: torch: "2.13" in 1; "2.14" in 1.',
+    )
+
+
+def test_what_bounds_may_have_cut_short_is_told(tmp_path):
+    origin = {"examples": 4000, "seconds": 150.0}
+    late, soon = ({**course(0.9, seconds), "points": ()} for seconds in (149.0, 20.0))
+    cells = outcome("lora", rows=20, course=late, origin=origin), outcome(rows=20, course=soon, origin=origin)
+    keep(tmp_path, *cells, outcome("majority", "", rows=20, origin=origin))
+    cautions = content_of(read_folder(tmp_path), resamples=20).cautions
+    assert cautions[1:] == (
+        "No training learned from more than 4,000 rows, each time counted: some methods may reach more in full.",
+        "Time ended trainings of LoRA: on a quicker machine, or with more minutes, they may reach more.",
+    )
+
+
+def test_texts_are_found_where_a_comparison_puts_them(tmp_path):
+    keep(tmp_path, outcome(rows=2, task="my reviews"))
+    (tmp_path / "my reviews").rename(tmp_path / named("my reviews"))
+    (tmp_path / named("my reviews") / "rows.jsonl").write_text('{"fields": {"text": "a"}}\n{"fields": {"text": "b"}}\n')
+    (task,) = read_folder(tmp_path)
+    assert task.texts == ({"text": "a"}, {"text": "b"})
 
 
 def test_seeds_that_failed_beside_others_are_notes(tmp_path):

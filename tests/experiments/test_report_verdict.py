@@ -9,7 +9,7 @@ from softprompt.experiments.report.figures import Against, Cost, Figure, Line, T
 from softprompt.experiments.report.names import OURS, Key
 from softprompt.experiments.report.verdict import standing, summary
 
-DEEP, LORA, PROBE, FULL = OURS[0], Key("lora", "words"), Key("probe-hidden"), Key("full", "words")
+OUR, LORA, PROBE, FULL = OURS[0], Key("lora", "words"), Key("probe-hidden"), Key("full", "words")
 
 
 def line(key, accuracy, gap=None, macro_f1=None, kept=50_000, seconds=100.0, corrected=0.001, **changes):
@@ -24,8 +24,8 @@ def line(key, accuracy, gap=None, macro_f1=None, kept=50_000, seconds=100.0, cor
     return Line(key, seeds=(0,), figures={"accuracy": figure}, against=against, cost=cost, **changes)
 
 
-def task(*lines, name="mood", ours=DEEP, rows=400):
-    return TaskFigures(name, ("a", "b"), rows, (line(DEEP, 0.9), *lines), ours)
+def task(*lines, name="mood", ours=OUR, rows=400):
+    return TaskFigures(name, ("a", "b"), rows, (line(OUR, 0.9), *lines), ours)
 
 
 def test_a_loss_to_a_probe_is_said_first():
@@ -33,11 +33,11 @@ def test_a_loss_to_a_probe_is_said_first():
     two = task(line(PROBE, 0.94, (0.04, 0.02, 0.06), kept=5_000, seconds=None), name="trec")
     said = summary([one, two])
     assert said[0] == (
-        "LOSS to the linear probe (hidden states) on trec: the deep prompt + learned rows has 90.0 % against 94.0 % "
+        "LOSS to the linear probe (hidden states) on trec: the soft prompt + learned rows has 90.0 % against 94.0 % "
         "accuracy, -4.0 points, 95 % -6.0 to -2.0."
     )
     assert said[1] == (
-        "Use the soft prompt (deep prompt + learned rows, our default) unless the gain of LoRA or linear probe (hidden "
+        "Use the soft prompt (soft prompt + learned rows, our default) unless the gain of LoRA or linear probe (hidden "
         "states) is worth its price to you:"
     )
     assert said[2] == (
@@ -65,11 +65,11 @@ def test_a_loss_in_macro_f1_alone_and_a_lag_within_chance_come_first_too():
 def test_no_gain_beyond_chance_means_the_soft_prompt():
     said = summary([task(line(LORA, 0.91, (0.01, -0.01, 0.03), kept=1_000), line(FULL, 0.8, (-0.1, -0.12, -0.08)))])
     assert said == (
-        "Use the soft prompt (deep prompt + learned rows, our default): nothing else was more accurate beyond chance "
-        "on any task.",
-        "As good as the deep prompt + learned rows on mood, for the interval includes 0: LoRA (+1.0 points, 95 % -1.0 "
-        "to +3.0). LoRA keeps fewer bytes.",
-        "On mood the deep prompt + learned rows is, in points, more accurate than full fine-tuning (+10.0).",
+        "Use the soft prompt (soft prompt + learned rows, our default): nothing else was more accurate beyond chance "
+        "on any task; but it cannot be told from LoRA either, which costs less.",
+        "Not to be told from the soft prompt + learned rows on mood, for the interval includes 0: LoRA (+1.0 "
+        "points, 95 % -1.0 to +3.0). LoRA keeps fewer bytes.",
+        "On mood the soft prompt + learned rows is, in points, more accurate than full fine-tuning (+10.0).",
         "Our default is within 1.0 point of the best of LoRA, adapters and full fine-tuning on 1 of 1 task: on mood "
         "(-1.0 to LoRA, without Houlsby adapters).",
     )
@@ -78,7 +78,7 @@ def test_no_gain_beyond_chance_means_the_soft_prompt():
 def test_too_few_rows_are_called_that():
     said = summary([task(line(LORA, 0.92, (0.02, -0.06, 0.1)), rows=40)])
     assert said[0] == (
-        "Whether to use the soft prompt (deep prompt + learned rows, our default) cannot be said: the test rows are "
+        "Whether to use the soft prompt (soft prompt + learned rows, our default) cannot be said: the test rows are "
         "too few to tell it from anything else."
     )
     assert said[1] == (

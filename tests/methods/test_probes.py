@@ -44,6 +44,8 @@ def test_hidden_states_tell_the_toy_labels_apart(task, hidden):
     assert accuracy(gold_indices(test, task.labels), predicted) > 0.8
     assert hidden.trained == 2 * 48 + 2
     assert hidden.kept_bytes == 4 * hidden.trained
+    assert (hidden.course.examples, hidden.course.steps) == (120, 0)
+    assert hidden.course.seconds > 0
     assert hidden.notes[0].startswith("the inverse of its L2 penalty is")
 
 

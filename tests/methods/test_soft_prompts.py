@@ -81,7 +81,7 @@ def test_each_kind_trains_and_is_kept_folded(backbone, task, method, kind):
 def test_only_the_default_in_full_and_at_its_own_rate_races(task):
     assert SOFT.config(task, 0, Effort()).race
     assert SOFT.config(task, 0, Effort()).learning_rate is None
-    for effort in (Effort(rate=3), Effort(share=1 / 3)):
+    for effort in (Effort(rate=3), Effort(share=1 / 3), Effort(examples=4_000)):
         assert not SOFT.config(task, 0, effort).race
     assert not DEEP.config(task, 0, Effort()).race
     assert SOFT.config(task, 0, Effort(rate=3)).learning_rate == pytest.approx(3 * RATE)

@@ -37,6 +37,27 @@ def test_an_epoch_is_every_training_row_once_and_examples_are_counted(rows):
         assert rows.examples(step) == sum(len(rows.batch(each)) for each in range(step))
 
 
+def test_validation_rows_are_drawn_from_all_of_them(task, monkeypatch):
+    """A split that is sorted by label would otherwise be looked at by one label alone."""
+    monkeypatch.setattr("softprompt.methods.token_rows.VALIDATION_ROWS", 8)
+    ordered = sorted(toy_rows(60, 1), key=lambda row: row["label"])
+    splits = {"train": toy_rows(80), "validation": ordered, "test": toy_rows(20, 2)}
+    found = TokenRows(tiny_backbone("llama"), load_task(splits), 0, 8).validation
+    assert {row.gold for row in found} == {0, 1}
+    assert len(found) == 8
+
+
+def test_a_long_answer_and_virtual_tokens_have_room_behind_a_long_row():
+    backbone = tiny_backbone("gpt2")
+    rows = [{"text": "word " * 900 + str(n), "label": "ab"[n % 2]} for n in range(60)]
+    word = "long " * 16
+    task = load_task(rows, words={"a": word + "yes", "b": word + "no"})
+    answer = len(backbone.tokenizer.encode(f" {word}yes", add_special_tokens=False))
+    (row,) = TokenRows(backbone, task, 0, front=7).read(task.splits["test"][:1])
+    assert answer > 16
+    assert len(row.ids) + 7 + answer <= backbone.max_positions
+
+
 def test_the_order_is_the_seed_s(task, rows):
     again, other = (TokenRows(tiny_backbone("llama"), task, seed, 8) for seed in (0, 1))
     assert [again.batch(step) for step in range(3)] == [rows.batch(step) for step in range(3)]

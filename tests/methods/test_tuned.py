@@ -1,12 +1,15 @@
 """What every method that trains weights must do, on decoders of three families."""
 
 import builtins
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
 from softprompt.errors import MissingExtraError, TemplateError, UnsupportedBackboneError
+from softprompt.evaluation.evaluation import gold_indices
+from softprompt.evaluation.metrics import calibrated, log_loss
 from softprompt.methods import pauses
 from softprompt.methods.catalogue import method
 from softprompt.methods.houlsby import BOTTLENECK
@@ -55,7 +58,7 @@ def test_it_learns_and_answers_a_row_alone_as_in_a_batch_and_is_undone_when_off(
     rows = task.splits["test"]
     together = fitted.predictor.log_probabilities(rows)
     alone = np.concatenate([fitted.predictor.log_probabilities([row]) for row in rows])
-    assert fitted.loss == fitted.course.loss < fitted.course.points[0].loss
+    assert fitted.course.loss < fitted.course.points[0].loss
     np.testing.assert_allclose(together, alone, atol=1e-5)
     np.testing.assert_allclose(np.exp(together).sum(1), 1, atol=1e-5)
     assert not torch.equal(states(backbone, task), before)
@@ -143,6 +146,26 @@ def test_a_task_is_put_back_in_the_place_of_another(task, name):
     assert not np.allclose(fitted.predictor.log_probabilities(task.splits["test"]), before, atol=1e-3)
     fitted.switch()
     np.testing.assert_array_equal(fitted.predictor.log_probabilities(task.splits["test"]), before)
+
+
+def test_answers_are_calibrated_on_validation_rows_as_prompts_are():
+    task = load_task({"train": toy_rows(60), "validation": toy_rows(60, 1), "test": toy_rows(20, 2)})
+    fitted = method("lora").fit(tiny_backbone("llama"), task, 0, Effort(rate=3.0, examples=480))
+    predictor, rows = fitted.predictor, task.splits["validation"]
+    found, gold = predictor.log_probabilities(rows), gold_indices(rows, task.labels)
+    assert predictor.temperature != 1
+    assert fitted.loss == pytest.approx(log_loss(found, gold))
+    assert fitted.loss < fitted.course.loss
+    bare = replace(predictor, temperature=1.0).log_probabilities(rows)
+    np.testing.assert_allclose(found, calibrated(bare, predictor.temperature), atol=1e-6)
+    np.testing.assert_array_equal(found.argmax(1), bare.argmax(1))
+
+
+def test_words_scored_over_the_vocabulary_keep_all_of_it(task, monkeypatch):
+    whole = replace(task, readout=replace(task.readout, scoring="full"))
+    monkeypatch.setattr("softprompt.methods.full.CutVocabulary", None)  # calling it would fail
+    fitted = method("full").fit(tiny_backbone("gemma3"), whole, 0, Effort(rate=30.0, examples=24))
+    assert fitted.course.examples == 24
 
 
 @pytest.mark.parametrize("tied", [True, False])

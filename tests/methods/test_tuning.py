@@ -8,11 +8,12 @@ from softprompt.errors import OutOfMemoryError, TrainingError
 from softprompt.methods import pauses
 from softprompt.methods.masters import Masters
 from softprompt.methods.method import Effort
-from softprompt.methods.token_rows import TokenRows
+from softprompt.methods.token_rows import BATCH, TokenRows
 from softprompt.methods.tuning import Plan, scored, tune
 from softprompt.tasks.load import load_task
 from softprompt.testing.tiny import tiny_backbone
 from softprompt.testing.toy import toy_rows
+from softprompt.training.candidates import default_steps
 
 
 @pytest.fixture(scope="module")
@@ -117,7 +118,15 @@ def test_a_checkpoint_of_another_training_is_not_taken_up(rows, tmp_path, capsys
     tune(Bag(), rows, PLAN, effort)
     tune(again, rows, Plan(0.01, every=54, most=108), effort)
     assert again.calls == 14
-    assert "is of another training (other rows, rate or length); this one starts anew" in capsys.readouterr().err
+    assert "is of another training (method, rows, rate or length); this one starts anew" in capsys.readouterr().err
+
+
+def test_a_checkpoint_of_another_method_is_not_taken_up(rows, tmp_path, capsys):
+    effort, again = Effort(folder=tmp_path), Bag()
+    tune(Bag(), rows, PLAN, effort, title="LoRA")
+    tune(again, rows, PLAN, effort, title="(IA)³")
+    assert again.calls == 70
+    assert "is of another training (method" in capsys.readouterr().err
 
 
 def test_a_damaged_checkpoint_is_said_and_left_aside(rows, tmp_path, capsys):
@@ -171,12 +180,18 @@ def test_other_errors_are_handed_on(rows):
 
 
 def test_effort_bounds_the_plan():
-    assert Plan.of(2000, 1e-3, Effort()) == Plan(1e-3, every=1200, most=40_000, warmup=1200)
-    assert Plan.of(2000, 1e-3, Effort(rate=3.0, share=0.25)) == Plan(3e-3, every=1200, most=10_000, warmup=1200)
-    assert Plan.of(16, 1e-3, Effort()) == Plan(1e-3, every=240, most=4800, warmup=240)
-    assert Plan.of(300, 1e-3, Effort(examples=100, seconds=5.0)) == Plan(
+    assert Plan.of(2000, 2, 1e-3, Effort()) == Plan(1e-3, every=1200, most=40_000, warmup=1200)
+    assert Plan.of(2000, 2, 1e-3, Effort(rate=3.0, share=0.25)) == Plan(3e-3, every=1200, most=10_000, warmup=1200)
+    assert Plan.of(16, 2, 1e-3, Effort()) == Plan(1e-3, every=240, most=4800, warmup=240)
+    assert Plan.of(300, 2, 1e-3, Effort(examples=100, seconds=5.0)) == Plan(
         1e-3, every=300, most=100, warmup=25, seconds=5.0
     )
+
+
+@pytest.mark.parametrize(("labels", "rows"), [(2, 16), (2, 64), (2, 256), (6, 2000), (77, 2000)])
+def test_a_rival_may_learn_from_as_many_rows_as_our_longest_prompt(labels, rows):
+    ours = 7 * default_steps(labels, rows, BATCH) * min(BATCH, rows)
+    assert Plan.of(rows, labels, 1e-3, Effort()).most >= ours
 
 
 def test_seconds_end_it(rows):

@@ -231,3 +231,4 @@ class Peft:
         loss.backward()
         self._optimizer.step()
         self._optimizer.zero_grad()
+        self._prompt.detach()[0, 0].item()  # waits for a GPU, as our step does

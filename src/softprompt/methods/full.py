@@ -9,6 +9,7 @@ from torch import nn
 from softprompt.methods.cut_vocabulary import CutVocabulary
 from softprompt.methods.token_rows import TokenRows
 from softprompt.methods.tuned import Opened, Tuned
+from softprompt.tasks.readout import LabelWords
 
 if TYPE_CHECKING:
     from softprompt.backbones.backbone import Backbone
@@ -18,9 +19,14 @@ ROWS_FACTOR = 10.0
 
 
 def _open(backbone: Backbone, rows: TokenRows) -> Opened:
-    """Let everything train; of the tables of tokens the rows that the task needs, which is exact."""
+    """Let everything train; of the tables of tokens the rows that the task needs, which is exact.
+
+    Where words are scored over the whole vocabulary every row is a choice, and none is left out.
+    """
     whole = [*backbone.model.parameters()]
-    if not CutVocabulary.fits(backbone):
+    readout = rows.task.readout
+    over_all = isinstance(readout, LabelWords) and readout.scoring == "full"
+    if over_all or not CutVocabulary.fits(backbone):
         return _opened(backbone, whole, whole)
     words = [backbone.tokenizer.encode(word, add_special_tokens=False) for word in rows.task.readout.words]
     cut = CutVocabulary(backbone, [*rows.vocabulary(), *(index for word in words for index in word)])

@@ -32,9 +32,9 @@ class Masters:
         self._begin()
 
     @property
-    def count(self) -> int:
-        """How many numbers are trained."""
-        return sum(master.numel() for master in self._masters)
+    def shapes(self) -> list[list[int]]:
+        """The shape of each tensor that is trained."""
+        return [[*master.shape] for master in self._masters]
 
     @property
     def has_kept(self) -> bool:

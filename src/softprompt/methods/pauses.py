@@ -66,6 +66,6 @@ class Pauses:
             say(f"warning: `{self._file}` is damaged ({error}); the training starts anew")
             return None
         if note["told"] != self._told:
-            say(f"warning: `{self._file}` is of another training (other rows, rate or length); this one starts anew")
+            say(f"warning: `{self._file}` is of another training (method, rows, rate or length); this one starts anew")
             return None
         return tensors, note["plain"]

@@ -145,15 +145,24 @@ class Documented:
         backbone: a decoder.
         task: with its virtual tokens in front.
         prompt: what trains.
+
+    Attributes:
+        virtual_tokens: P.
     """
 
     def __init__(self, backbone: Backbone, task: Task, prompt: PeftPrompt) -> None:
+        self.virtual_tokens = prompt.tokens.numel()
         self._prompt, self._model = prompt.to(backbone.device), PromptedModel(backbone)
         start = {site: each.detach() for site, each in self._prompt.materialize().items()}
         self._learned = BoundPrompt.make(backbone, start, task.template, over_vocabulary(task))
         self._read = BoundPrompt.make(backbone, start, task.template, task.readout)
         words = task.readout.words
         self._tokens = [len(backbone.tokenizer.encode(word, add_special_tokens=False)) for word in words]
+
+    @property
+    def trained(self) -> int:
+        """How many numbers train."""
+        return _count(self._prompt)
 
     def groups(self, rate: float) -> list[dict[str, Any]]:
         """Return PEFT's parameters."""
@@ -179,23 +188,37 @@ class Documented:
         return {site: each.detach().clone() for site, each in self._prompt.materialize().items()}
 
 
-def _by_tutorial(method: PeftPrompts, backbone: Backbone, task: Task, seed: int, effort: Effort) -> Fitted:
-    """Train prompt tuning as the tutorial does, until validation stops improving or its rate has come down to zero."""
+def documented(backbone: Backbone, task: Task, seed: int) -> Documented:
+    """Return prompt tuning as the tutorial starts it: the rows of a text about the labels, all of them.
+
+    Args:
+        backbone: a decoder.
+        task: with its virtual tokens in front.
+        seed: of what PEFT draws.
+
+    Raises:
+        MissingExtraError: `peft` is not installed.
+    """
     text = tutorial_text(task)
     length = len(backbone.tokenizer.encode(text, add_special_tokens=False))
-    prompt = encoder_of(backbone, method.kind, length, seed, text=text)
-    rows = TokenRows(backbone, task, seed, TUTORIAL_BATCH, room=length + 16)
-    rival = Documented(backbone, task, prompt)
-    plan = Plan.of(rows.count, method.base_rate or 0.0, effort)
+    return Documented(backbone, task, encoder_of(backbone, "prompt-tuning", length, seed, text=text))
+
+
+def _by_tutorial(method: PeftPrompts, backbone: Backbone, task: Task, seed: int, effort: Effort) -> Fitted:
+    """Train prompt tuning as the tutorial does, until validation stops improving or its rate has come down to zero."""
+    rival = documented(backbone, task, seed)
+    rows = TokenRows(backbone, task, seed, TUTORIAL_BATCH, front=rival.virtual_tokens)
+    plan = Plan.of(rows.count, len(task.labels), method.base_rate or 0.0, effort)
     plan = replace(plan, warmup=0, linear_to=plan.most, patience=2 * PATIENCE, second_patience=0)
     course = tune(rival, rows, plan, effort, title=method.title)
     model = PromptedModel(backbone)
-    kept = _kept(model, task, rival, course, seed, text)
-    return fitted(model, task, kept, course, _count(prompt), method.notes)
+    kept = _kept(model, task, rival, course, seed)
+    return fitted(model, task, kept, course, rival.trained, method.notes)
 
 
-def _kept(model: PromptedModel, task: Task, rival: Documented, course: Course, seed: int, text: str) -> Trained:
+def _kept(model: PromptedModel, task: Task, rival: Documented, course: Course, seed: int) -> Trained:
     """Keep the prompt that `tune` left, calibrated on the validation rows as ours are."""
+    text = tutorial_text(task)
     best = min(course.points, key=lambda point: point.loss)
     tensors = {site: each.float().cpu() for site, each in rival.tensors().items()}
     config = TrainConfig(

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from softprompt.evaluation.metrics import calibrated
 from softprompt.evaluation.probe import LinearProbe, fit_probe
 from softprompt.evaluation.references import Features, Rows
-from softprompt.methods.method import Effort, Fitted, Readout
-from softprompt.methods.scoring import Family, refuses_answers, validation_loss, written_for
+from softprompt.methods.method import Course, Effort, Fitted, Readout
+from softprompt.methods.scoring import Family, refuses_answers, tempered, written_for
 from softprompt.shapes import Float
 from softprompt.tasks.task import Example, Task
 from softprompt.training.batches import sample
@@ -32,20 +34,25 @@ class Probed:
     Attributes:
         features: describes rows.
         probe: reads them.
+        temperature: log-probabilities are divided by it.
     """
 
     features: Features
     probe: LinearProbe
+    temperature: float = 1.0
 
     def log_probabilities(self, examples: Sequence[Example]) -> Float[np.ndarray, "B C"]:
         """Return each row's log-probabilities of the task's labels, in their order."""
-        return self.probe.log_probabilities(self.features(examples))
+        return self._read(self.features(examples))
 
     def residents(self, count: int) -> SharedFeatures:
         """Put so many probes side by side: a row's features serve all of them."""
         from softprompt.methods.residents import SharedFeatures
 
-        return SharedFeatures(self.features, [self.probe.log_probabilities] * count)
+        return SharedFeatures(self.features, [self._read] * count)
+
+    def _read(self, features: Float[np.ndarray, "B D"]) -> Float[np.ndarray, "B C"]:
+        return calibrated(self.probe.log_probabilities(features), self.temperature)
 
 
 @dataclass(eq=False)
@@ -77,18 +84,20 @@ class Probe:
         """
         task = written_for(backbone, task)
         features = _hidden_states(backbone, task) if self.on == "hidden" else _sentences(task)
+        began = time.perf_counter()
         train = sample(task.splits["train"], TrainConfig().probe_rows, seed)
         aside = sample(task.splits.get("validation", ()), PENALTY_ROWS, seed)
         learned, chosen_by, _ = Rows(task.labels, train, aside, ()).labelled(features)
         probe, _ = fit_probe(learned, chosen_by, len(task.labels), seed=seed)
-        predictor = Probed(features, probe)
+        course = Course(examples=len(train), seconds=time.perf_counter() - began, stopped="the probe is fitted")
+        predictor, loss = tempered(Probed(features, probe), task, seed)
         size = probe.weights.size + probe.bias.size
         notes = [f"the inverse of its L2 penalty is {probe.strength:g}"]
         if self.on == "sentence":
             notes.append("it needs a sentence encoder beside the backbone, which all tasks share and nobody counts")
         if not probe.converged:
             notes.append("the solver stopped before it converged")
-        return Fitted(predictor, size, _FLOAT_BYTES * size, validation_loss(predictor, task), notes=tuple(notes))
+        return Fitted(predictor, size, _FLOAT_BYTES * size, loss, course, notes=tuple(notes))
 
 
 HIDDEN = Probe("hidden", "probe-hidden", "Linear probe on hidden states", "arXiv 1610.01644")

@@ -27,6 +27,20 @@ _LENGTHS = (1, 3, 7)
 """How long a run is after no, one and two extensions, in its first length."""
 
 
+def most_examples(labels: int, rows: int) -> int:
+    """Return how many rows our prompts learn from in full, each time counted, when every extension is taken.
+
+    >>> most_examples(2, 2000), most_examples(77, 2000)
+    (25200, 156408)
+
+    Args:
+        labels: answers to choose from.
+        rows: training rows.
+    """
+    batch = TrainConfig().batch_size
+    return _LENGTHS[-1] * default_steps(labels, rows, batch) * min(batch, rows)
+
+
 def with_effort(config: TrainConfig, task: Task, seed: int, effort: Effort) -> TrainConfig:
     """Return the settings of one training of a prompt, as long as it may be.
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias, TypeVar
 
 import numpy as np
 
+from softprompt.evaluation.calibration import fit_temperature
 from softprompt.evaluation.evaluation import gold_indices
 from softprompt.evaluation.metrics import calibrated, log_loss
 from softprompt.shapes import Float
@@ -63,6 +64,45 @@ def validation_loss(predictor: Predictor, task: Task) -> float:
     if not rows:
         return float("inf")
     return log_loss(predictor.log_probabilities(rows), gold_indices(rows, task.labels))
+
+
+class Tempered(Protocol):
+    """A dataclass that answers rows at a temperature."""
+
+    @property
+    def temperature(self) -> float:
+        """By which log-probabilities are divided."""
+        ...
+
+    def log_probabilities(self, examples: Sequence[Example]) -> Float[np.ndarray, "B C"]:
+        """Return each row's log-probabilities of the task's labels, in their order."""
+        ...
+
+
+T = TypeVar("T", bound=Tempered)
+
+
+def tempered(predictor: T, task: Task, seed: int) -> tuple[T, float]:
+    """Return a predictor at the temperature by which the rows that calibrate prompts are answered best.
+
+    What learns from rows is calibrated as our prompts are, by the very same validation rows, so that log loss and
+    calibration error compare methods and not who was calibrated.
+
+    Args:
+        predictor: at a temperature of 1; it is left as it is.
+        task: whose validation rows.
+        seed: of their draw, where there are many.
+
+    Returns:
+        The predictor, and its log loss on those rows, in nats: what a search chooses by; infinite without rows.
+    """
+    rows = sample(task.splits.get("validation", ()), CALIBRATED_ON, seed)
+    if not rows:
+        return predictor, float("inf")
+    found, gold = predictor.log_probabilities(rows), gold_indices(rows, task.labels)
+    temperature = round(fit_temperature(found, gold).value, 6)
+    made: T = replace(predictor, temperature=temperature)  # type: ignore[type-var]
+    return made, log_loss(calibrated(found, temperature), gold)
 
 
 def refuses_answers(task: Task) -> str | None:

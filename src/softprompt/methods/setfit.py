@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from softprompt.evaluation.metrics import calibrated
 from softprompt.methods.few_shot import drawn
 from softprompt.methods.method import Course, Effort, Fitted, Readout
-from softprompt.methods.scoring import Family, refuses_answers, validation_loss
+from softprompt.methods.scoring import Family, refuses_answers, tempered
 from softprompt.shapes import Float
 from softprompt.tasks.task import Example, Task
 
@@ -45,11 +46,13 @@ class TunedSentences:
         model: SetFit's.
         fields: the columns of a row's text, one a line.
         labels: C, how many there are.
+        temperature: log-probabilities are divided by it.
     """
 
     model: Any
     fields: tuple[str, ...]
     labels: int
+    temperature: float = 1.0
 
     def log_probabilities(self, examples: Sequence[Example]) -> Float[np.ndarray, "B C"]:
         """Return each row's log-probabilities of the task's labels, in their order."""
@@ -58,7 +61,7 @@ class TunedSentences:
             found = self.model.predict_proba(texts, as_numpy=True, show_progress_bar=False)
         shares = np.full((len(texts), self.labels), _LEAST)
         shares[:, self.model.model_head.classes_] = np.maximum(found, _LEAST)
-        return np.asarray(np.log(shares / shares.sum(axis=1, keepdims=True)))
+        return calibrated(np.log(shares), self.temperature)
 
 
 @dataclass(eq=False)
@@ -95,7 +98,7 @@ class SetFit:
         steps = _steps(len(shots), effort)
         rate = (self.base_rate or 0.0) * effort.rate
         model, seconds = _tuned(texts, gold, rate, steps, seed, str(backbone.device))
-        predictor = TunedSentences(model, task.template.fields, len(task.labels))
+        predictor, loss = tempered(TunedSentences(model, task.template.fields, len(task.labels)), task, seed)
         body = sum(parameter.numel() for parameter in model.model_body.parameters())
         size = body + model.model_head.coef_.size + model.model_head.intercept_.size
         course = Course(steps, 2 * BATCH * steps, seconds, f"{steps} steps, as planned")
@@ -103,7 +106,7 @@ class SetFit:
             f"{len(shots)} rows of train, {steps * BATCH} pairs of them; it tunes a sentence encoder and not "
             "the backbone, and each task keeps an encoder of its own",
         )
-        return Fitted(predictor, size, 4 * size, validation_loss(predictor, task), course, notes=notes)
+        return Fitted(predictor, size, 4 * size, loss, course, notes=notes)
 
 
 SETFIT = SetFit()

@@ -52,7 +52,8 @@ class SoftPrompts:
 
         In full and at its own rate the default is what a user gets, its race included. A search asks which rate is best
         and not which kind of prompt, so each of its trainings is one plain run of the default; and so is what it finds
-        where that is another rate, since what races in `train` is tuned for its own.
+        where that is another rate, since what races in `train` is tuned for its own. A bound on rows leaves none for a
+        race.
 
         Raises:
             ConfigError: settings and backbone do not go together.
@@ -74,7 +75,8 @@ class SoftPrompts:
 
     def config(self, task: Task, seed: int, effort: Effort) -> TrainConfig:
         """Return the settings of a training."""
-        plain = self.parameterization is not None or effort.rate != 1 or effort.share < 1
+        short = effort.share < 1 or effort.examples is not None
+        plain = self.parameterization is not None or effort.rate != 1 or short
         config = TrainConfig(
             race=not plain,
             parameterization=self.parameterization,

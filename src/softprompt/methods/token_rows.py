@@ -15,7 +15,7 @@ from softprompt.tasks.fitted import fitted_to
 from softprompt.tasks.task import Example, Task
 from softprompt.tasks.template import Template
 from softprompt.tasks.template import TokenRow as OwnTokens
-from softprompt.training.batches import BatchOrder
+from softprompt.training.batches import BatchOrder, sample
 from softprompt.training.config import TrainConfig
 
 if TYPE_CHECKING:
@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 BATCH: int = TrainConfig().batch_size
 """Rows a step, as our prompts have them."""
 VALIDATION_ROWS = 1000
-"""Validation rows that a method is chosen by, at most: the first ones."""
+"""Validation rows that a method is chosen by, at most: those that our prompts are calibrated on at the same seed."""
 ROOM = 16
-"""Positions that stay free behind a row: for an answer, or for a few virtual tokens."""
+"""Positions that stay free behind a row, for an answer; of longer answers, as many as they take."""
 UNKNOWN = -1
 """The gold of a row whose label is not known."""
 
@@ -53,7 +53,7 @@ class TokenRows:
         task: classification, with train and validation rows.
         seed: of the order of the batches.
         batch: rows a step.
-        room: positions that stay free behind a row.
+        front: positions in front of a row that virtual tokens take.
 
     Attributes:
         task: as its rows are written for this kind of backbone, without soft slots.
@@ -63,10 +63,12 @@ class TokenRows:
         DataError: there is nothing to learn from, or nothing to choose by.
     """
 
-    def __init__(self, backbone: Backbone, task: Task, seed: int, batch: int = BATCH, *, room: int = ROOM) -> None:
-        self.task, self.batch_size = without_soft(backbone, task), batch
+    def __init__(self, backbone: Backbone, task: Task, seed: int, batch: int = BATCH, *, front: int = 0) -> None:
+        self.task, self.batch_size, self._seed = without_soft(backbone, task), batch, seed
         self._template = self.task.template.tokenize(backbone.tokenizer, 0)
-        self._limit = None if backbone.max_positions is None else backbone.max_positions - room
+        answers = [backbone.tokenizer.encode(word, add_special_tokens=False) for word in self.task.readout.words]
+        taken = front + max(ROOM, *map(len, answers))
+        self._limit = None if backbone.max_positions is None else backbone.max_positions - taken
         self._gold = {label: place for place, label in enumerate(task.labels)}
         self._train = task.splits.get("train", ())
         for split in ("train", "validation"):
@@ -94,7 +96,7 @@ class TokenRows:
     @cached_property
     def validation(self) -> list[TokenRow]:
         """The validation rows that are looked at, in the task's order."""
-        return self.read(self.task.splits["validation"][:VALIDATION_ROWS])
+        return self.read(sample(self.task.splits["validation"], VALIDATION_ROWS, self._seed))
 
     def batch(self, step: int) -> list[TokenRow]:
         """Return the rows of a step (counted from 0): those of our prompts at the same seed and batch size."""

@@ -12,8 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from softprompt.errors import UnsupportedBackboneError
+from softprompt.evaluation.metrics import calibrated
 from softprompt.methods.label_reader import LabelReader, Translate
 from softprompt.methods.method import Course, Effort, Fitted, Readout
+from softprompt.methods.scoring import tempered
 from softprompt.methods.token_rows import TokenRows
 from softprompt.methods.tuning import Plan, Rival, all_logits, tune
 from softprompt.shapes import Float
@@ -109,12 +111,12 @@ class Tuned:
         rows = TokenRows(backbone, task, seed)
         opened, reader = self.prepare(backbone, rows, seed, effort.readout)
         try:
-            plan = Plan.of(rows.count, self.base_rate or 0.0, effort)
+            plan = Plan.of(rows.count, len(rows.task.labels), self.base_rate or 0.0, effort)
             course = tune(reader, rows, plan, effort, title=self.title)
         finally:
             opened.close()
         reader.read_by(backbone)
-        return self._fitted(backbone, opened, reader, rows, course)
+        return self._fitted(backbone, opened, reader, rows, course, seed)
 
     def prepare(self, backbone: Backbone, rows: TokenRows, seed: int, readout: Readout) -> tuple[Opened, LabelReader]:
         """Return a backbone that is ready to be trained, and what `tune` takes.
@@ -133,16 +135,17 @@ class Tuned:
         return opened, reader
 
     def _fitted(
-        self, backbone: Backbone, opened: Opened, reader: LabelReader, rows: TokenRows, course: Course
+        self, backbone: Backbone, opened: Opened, reader: LabelReader, rows: TokenRows, course: Course, seed: int
     ) -> Fitted:
         learned = [*reader.learned.values()]
         kept = Kept([*(opened.parameters if opened.kept is None else opened.kept), *learned], backbone.dtype)
         own = sum(parameter.numel() for parameter in opened.parameters) if opened.trained is None else opened.trained
+        predictor, loss = tempered(RowsPredictor(reader, rows), rows.task, seed)
         return Fitted(
-            predictor=RowsPredictor(reader, rows),
+            predictor=predictor,
             trained=own + sum(parameter.numel() for parameter in learned),
             kept_bytes=kept.bytes,
-            loss=float("inf") if course.loss is None else course.loss,
+            loss=loss,
             course=course,
             off=opened.off,
             switch=kept.put,
@@ -157,15 +160,17 @@ class RowsPredictor:
     Attributes:
         rival: what reads labels.
         rows: of the task, whose template writes rows.
+        temperature: log-probabilities are divided by it.
     """
 
     rival: Rival
     rows: TokenRows
+    temperature: float = 1.0
 
     def log_probabilities(self, examples: Sequence[Example]) -> Float[np.ndarray, "B C"]:
         """Return each row's log-probabilities of the task's labels, in their order."""
         logits = all_logits(self.rival, self.rows.read(examples))
-        return np.asarray(torch.log_softmax(logits, dim=-1))
+        return calibrated(np.asarray(logits), self.temperature)
 
 
 @dataclass

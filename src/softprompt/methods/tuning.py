@@ -23,13 +23,14 @@ from softprompt.errors import OutOfMemoryError, TrainingError
 from softprompt.methods.masters import Masters
 from softprompt.methods.method import Course, Effort, Point
 from softprompt.methods.pauses import Pauses
+from softprompt.methods.prompt_runs import most_examples
 from softprompt.methods.token_rows import TokenRow, TokenRows
 from softprompt.modeling.layout import by_length
 from softprompt.progress import Meter, meter
 from softprompt.shapes import Float
 
 EPOCHS = 20
-"""Times that every training row is learned from, at most."""
+"""Times that every training row may always be learned from."""
 LEAST_MOST = 4_800
 """Rows learned from, each time counted, that are always allowed: of few training rows more epochs."""
 LOOKS = (240, 1_200)
@@ -84,18 +85,19 @@ class Plan:
     seconds: float | None = None
 
     @classmethod
-    def of(cls, rows: int, rate: float, effort: Effort) -> Plan:
-        """Return the plan that every method of a comparison has.
+    def of(cls, rows: int, labels: int, rate: float, effort: Effort) -> Plan:
+        """Return the plan that every method of a comparison has: as long as our longest prompts, or longer.
 
-        >>> Plan.of(2000, 1e-3, Effort(share=0.5)).most
+        >>> Plan.of(2000, 2, 1e-3, Effort(share=0.5)).most
         20000
 
         Args:
             rows: training rows.
+            labels: answers to choose from.
             rate: the method's own learning rate, which `effort.rate` multiplies.
             effort: how hard the method may try.
         """
-        full = max(EPOCHS * rows, LEAST_MOST)
+        full = max(EPOCHS * rows, LEAST_MOST, most_examples(labels, rows))
         most = max(1, round(effort.share * full))
         most = most if effort.examples is None else min(most, effort.examples)
         every = min(max(rows, LOOKS[0]), LOOKS[1])
@@ -194,7 +196,8 @@ class Tuning:
         self._masters, self._state = Masters(rival.groups(plan.rate)), State()
         self._points: list[Point] = []
         told = {"plan": asdict(plan), "data": rows.task.data_hash, "rows": rows.count, "batch": rows.batch_size}
-        self._pauses = Pauses(effort.folder, {**told, "order": _digest(rows.batch(0))})
+        learns = {"title": title, "shapes": self._masters.shapes, "order": _digest(rows.batch(0))}
+        self._pauses = Pauses(effort.folder, {**told, **learns})
 
     def run(self) -> Course:
         """Train to the end, from the folder's checkpoint if there is one."""

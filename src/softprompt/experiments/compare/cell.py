@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from softprompt.backbones.backbone import Backbone, load_backbone
-from softprompt.errors import MissingExtraError, SoftPromptError, TrainingError
+from softprompt.errors import MissingExtraError, SoftPromptError, StorageError, TrainingError
 from softprompt.experiments.compare.cells import Ask
 from softprompt.experiments.compare.outcomes import Forgetting, Outcome, Speed
 from softprompt.experiments.compare.own_process import Plain, answer_one
@@ -20,6 +20,7 @@ from softprompt.experiments.compare.surroundings import surroundings
 from softprompt.experiments.folder import ExperimentFolder
 from softprompt.experiments.trials import failure
 from softprompt.methods import catalogue
+from softprompt.methods.documented import documented_speed
 from softprompt.methods.forgetting import measure_forgetting, other_text, perplexity
 from softprompt.methods.measuring import measure_speed
 from softprompt.methods.method import Effort, Fitted, Method
@@ -30,6 +31,8 @@ from softprompt.tasks.task import Task
 if TYPE_CHECKING:
     from torch import Tensor
 
+DOCUMENTED = "peft-prompt-tuning"
+"""The method beside which training as PEFT documents it is timed: ours trains it, quicker than PEFT would."""
 _LEAST = -50.0
 """Natural log of the smallest probability that is written: JSON has no infinity."""
 _TOLD_FULL = ("allocate memory", "out of memory")
@@ -56,11 +59,11 @@ def run(ask: Ask, load: Load = load_backbone) -> Outcome:
 def why_it_failed(error: Exception) -> dict[str, Any]:
     """Return why a cell has no figure, and whether the next run is to try it again.
 
-    It is where memory was full or a library is missing, and after an error that nobody foresaw.
+    It is where memory or a disk was full or a library is missing, and after an error that nobody foresaw.
     """
     told = failure(error)
     full = any(words in str(error) for words in _TOLD_FULL)
-    foreseen = isinstance(error, SoftPromptError) and not isinstance(error, MissingExtraError)
+    foreseen = isinstance(error, SoftPromptError) and not isinstance(error, MissingExtraError | StorageError)
     named = "" if isinstance(error, SoftPromptError) else f"{type(error).__name__}: "
     return {"failed": f"{named}{told['failed']}", "again": told["again"] or full or not foreseen}
 
@@ -131,6 +134,10 @@ def _measured(known: Outcome, before: Any, fitted: Fitted, backbone: Backbone, t
     for what, found in (("speed", speed), ("forgetting", forgot)):
         notes += [f"its {what} could not be measured: {found}"] if isinstance(found, str) else []
         notes += list(getattr(found, "notes", ()))
+    if known.cell.method == DOCUMENTED:
+        taught = _tried(lambda: documented_speed(backbone, task))
+        failed = isinstance(taught, str)
+        notes.append(f"its documented training could not be timed: {taught}" if failed else taught.told)
     return replace(
         known,
         speed=None if isinstance(speed, str) else Speed(speed.latency, speed.rows, speed.mixed, speed.switch),

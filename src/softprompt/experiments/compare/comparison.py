@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from softprompt import durable
-from softprompt.errors import ConfigError
+from softprompt.errors import ConfigError, StorageError
 from softprompt.experiments.compare.cells import ASIDE, Ask, CellFolder, said
 from softprompt.experiments.compare.executors import CELL, Executor, executor
 from softprompt.experiments.compare.hours import Hours, in_words, seconds_a_token
@@ -32,7 +32,7 @@ from softprompt.experiments.compare.setup import (
     read_tasks,
     wherever,
 )
-from softprompt.experiments.folder import named
+from softprompt.experiments.folder import digest_of, named
 from softprompt.progress import say
 
 PLAN = "comparison.json"
@@ -242,14 +242,25 @@ class Comparison:
 
     def _begin(self) -> None:
         """Write down what is planned, beside what earlier calls planned here, and the rows that are judged."""
-        before = [cell for cell in planned(self.folder.path) if cell not in set(self.layout)]
-        told = {"notes": [*self._notes], "cells": [asdict(cell) for cell in (*before, *self.layout)]}
+        cells = [asdict(cell) for cell in (*self._before(), *self.layout)]
+        told = {"notes": [*self._notes], "origins": self._origins, "cells": cells}
         durable.write_text(self.folder.path / PLAN, json.dumps(told, indent=1, ensure_ascii=False) + "\n")
         for task, subject in self.subjects.items():
             moved = self.folder.sort(task, subject.origin)
             if moved:
-                say(f"{task}: {moved} outcomes of other rows or another backbone are put aside, in `{ASIDE}`")
+                what = "outcome" if moved == 1 else "outcomes"
+                say(f"{task}: {moved} {what} of other rows, bounds, backbone or release put aside, in `{ASIDE}`")
             durable.write_text(self.folder.path / named(task) / "rows.jsonl", subject.texts)
+
+    @property
+    def _origins(self) -> dict[str, str]:
+        return {name: digest_of(subject.origin) for name, subject in self.subjects.items()}
+
+    def _before(self) -> list[CompareCell]:
+        """What earlier calls planned here beside this one, but for what they planned on rows or by bounds of others."""
+        then, now, mine = _plan_in(self.folder.path)["origins"], self._origins, set(self.layout)
+        cells = [cell for cell in planned(self.folder.path) if cell not in mine]
+        return [cell for cell in cells if now.get(cell.task) in (None, then.get(cell.task))]
 
     def _work(self, queue: Queue, how: Executor) -> None:
         """Run what can be run; however that ends, no cell goes on unseen."""
@@ -290,11 +301,23 @@ def compare(
 
 
 def planned(folder: Path) -> tuple[CompareCell, ...]:
-    """Return the cells that a comparison in a folder has; none where none was begun."""
+    """Return the cells that a comparison in a folder has; none where none was begun.
+
+    Raises:
+        StorageError: its plan is damaged.
+    """
+    return tuple(_plan_in(folder)["cells"])
+
+
+def _plan_in(folder: Path) -> dict[str, Any]:
     file = folder / PLAN
     if not file.exists():
-        return ()
-    return tuple(CompareCell(**cell) for cell in json.loads(file.read_text(encoding="utf-8"))["cells"])
+        return {"cells": [], "origins": {}}
+    try:
+        plain = json.loads(file.read_text(encoding="utf-8"))
+        return {"cells": [CompareCell(**cell) for cell in plain["cells"]], "origins": dict(plain.get("origins", {}))}
+    except (ValueError, TypeError, KeyError) as error:
+        raise StorageError(f"`{file}` is damaged ({error}); take it away, and the next run writes it anew") from error
 
 
 def _bounds(rows: int, seconds: float | None, *, quick: bool) -> Bounds:

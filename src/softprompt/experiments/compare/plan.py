@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -213,6 +214,6 @@ def _check(what: str, values: Sequence[float | str], least: float | None = None)
     twice = next((each for each in values if list(values).count(each) > 1), None)
     if twice is not None:
         raise ConfigError(f"the {what} `{twice}` stands twice in the comparison; give it once")
-    low = next((each for each in values if least is not None and float(each) < least), None)
-    if low is not None:
-        raise ConfigError(f"the {what} `{low}` is too low; give {'0 or more' if least == 0 else 'more than 0'}")
+    out = next((each for each in values if least is not None and not least <= float(each) < math.inf), None)
+    if out is not None:
+        raise ConfigError(f"the {what} `{out}` is out of range; give {'0 or more' if least == 0 else 'more than 0'}")

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from softprompt import errors
+from softprompt import __version__, errors
 from softprompt.errors import ConfigError, SoftPromptError
 from softprompt.experiments.compare.cells import ASIDE, WORK
 from softprompt.experiments.compare.hours import Size
@@ -140,9 +140,9 @@ def layout_of(
     from softprompt.methods import catalogue
 
     known = catalogue.names()
-    arms = arms_of(methods or (QUICK if quick else MAIN), catalogue.method, known)
+    arms = arms_of((QUICK if quick else MAIN) if methods is None else methods, catalogue.method, known)
     mine = {arm.method for arm in arms}
-    rest = () if quick or methods else tuple(name for name in known if name not in mine)
+    rest = () if quick or methods is not None else tuple(name for name in known if name not in mine)
     few = () if quick else DATA_ROWS
     return Layout(
         tasks=tuple(train),
@@ -190,7 +190,8 @@ def _origin(task: Task, backbone: str, facts: Mapping[str, Any], bounds: Bounds)
     called = Path(backbone).name if Path(backbone).exists() else backbone
     known = {name: facts[name] for name in ("fingerprint", "dtype", "device")}
     read = {"template": task.template.to_json(), "readout": task.readout.to_json()}
-    return {"backbone": called, **known, "data": task.data_hash, "task": digest_of(read), **asdict(bounds)}
+    made = {"softprompt": __version__, "backbone": called}  # another release may train otherwise
+    return {**made, **known, "data": task.data_hash, "task": digest_of(read), **asdict(bounds)}
 
 
 def _size(task: Task, bounds: Bounds) -> Size:

@@ -6,6 +6,7 @@ import os
 import platform
 import shutil
 import subprocess
+import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ def surroundings() -> dict[str, Any]:
             "cores": os.cpu_count(),
             "memory GiB": _memory(),
             "system": f"{platform.system()} {platform.machine()}",
+            **_gpu(),
         },
         "versions": {
             "softprompt": softprompt.__version__,
@@ -60,6 +62,12 @@ def _cpu() -> str:
         lines = []
     named = (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
     return next(named, platform.processor() or platform.machine())
+
+
+def _gpu() -> dict[str, str]:
+    """The GPU's name, where torch was imported and sees one."""
+    torch: Any = sys.modules.get("torch")
+    return {"gpu": torch.cuda.get_device_name()} if torch is not None and torch.cuda.is_available() else {}
 
 
 def _memory() -> float | None:

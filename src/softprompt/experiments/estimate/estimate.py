@@ -270,7 +270,7 @@ def _assumptions(shape: Blueprint, asked: Asked) -> tuple[str, ...]:
         f"Matrix products reach {asked.share:.0%} of a machine's peak and memory 70 % of its bandwidth; an operator "
         "takes no less than its launch. Times and rows a second are rough: expect them within a factor of two.",
         "Memory is that of tensors, counted allocation by allocation on a step without numbers. A CUDA context takes "
-        "about half a gigabyte more; on a CPU the heap keeps holes between them, up to a third on top.",
+        "about half a gigabyte more; processes on a CPU were seen to grow by up to a third more than their tensors.",
     ]
     if shape.experts:
         every, used = shape.experts

@@ -14,7 +14,7 @@ from softprompt.experiments.compare.outcomes import Outcome
 from softprompt.experiments.report.disagreement import Disagreement, disagreement
 from softprompt.experiments.report.figures import TaskFigures, figures_of, the_soft_prompt
 from softprompt.experiments.report.folder import TaskOutcomes
-from softprompt.experiments.report.names import Key, amount_of_time, counted
+from softprompt.experiments.report.names import Key, amount_of_time, counted, listed
 from softprompt.experiments.report.tables import (
     Table,
     data_efficiency,
@@ -111,7 +111,7 @@ def content_of(tasks: Sequence[TaskOutcomes], *, resamples: int = 2000) -> Conte
     every = [outcome for task in tasks for outcome in _outcomes(task)]
     cautions = tuple(f"{task.name}: {unlike}." for task in tasks for unlike in task.unlike)
     said = summary([section.figures for section in sections])
-    return Content(said, (*_seeds(sections), *cautions), sections, _effort(every), _made_with(every))
+    return Content(said, (*_seeds(sections), *_bounded(every), *cautions), sections, _effort(every), _made_with(every))
 
 
 def _section(task: TaskOutcomes, ours: Key | None, resamples: int) -> Section:
@@ -134,6 +134,24 @@ def _seeds(sections: Iterable[Section]) -> tuple[str, ...]:
     if not alone:
         return ()
     return (f"One seed each on {', '.join(alone)}: how far another seed would move a figure is not known.",)
+
+
+def _bounded(outcomes: Iterable[Outcome]) -> Iterator[str]:
+    """Say which trainings their bounds may have cut short."""
+    trained = [each for each in outcomes if each.cell.role == "main" and each.course.get("steps")]
+    rows = sorted({each.origin["examples"] for each in trained if each.origin.get("examples")})
+    if rows:
+        most = listed([f"{count:,}" for count in rows])
+        yield f"No training learned from more than {most} rows, each time counted: some methods may reach more in full."
+    late = [each for each in trained if each.origin.get("seconds") and _out_of_time(each)]
+    if late:
+        names = listed([*dict.fromkeys(Key(each.cell.method, each.cell.readout).title for each in late)])
+        yield f"Time ended trainings of {names}: on a quicker machine, or with more minutes, they may reach more."
+
+
+def _out_of_time(outcome: Outcome) -> bool:
+    """Whether a training took as long as it may; its last step may have been left out."""
+    return bool(outcome.course.get("seconds", 0.0) >= 0.95 * outcome.origin["seconds"])
 
 
 def _effort(outcomes: Sequence[Outcome]) -> tuple[str, ...]:

@@ -30,7 +30,7 @@ class Figure(NamedTuple):
 
     Attributes:
         value: mean over the seeds.
-        interval: its 95 % bootstrap interval over the rows.
+        interval: its 95 % bootstrap interval over rows and seeds.
         deviation: standard deviation over the seeds; None with one.
         worst: that of the worst seed.
     """

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
@@ -13,6 +13,7 @@ import numpy as np
 
 from softprompt.errors import DataError, StorageError
 from softprompt.experiments.compare.outcomes import CompareCell, Outcome
+from softprompt.experiments.folder import named
 from softprompt.experiments.report.names import Key
 from softprompt.experiments.report.statistics import Answers
 from softprompt.shapes import Int
@@ -110,8 +111,7 @@ def read_folder(folder: Path, planned: Iterable[CompareCell] | None = None) -> t
     seeds = _planned_seeds(found, planned)
     tasks = sorted({*found, *(task for task, _ in seeds)})
     read = (_task(task, found.get(task, {}), {k: s for (t, k), s in seeds.items() if t == task}) for task in tasks)
-    places = {task: next(iter(cells)).parent for task, cells in found.items()}
-    return tuple(replace(t, texts=_texts(places[t.name], len(t.gold))) if t.name in places else t for t in read)
+    return tuple(replace(task, texts=_texts(folder / named(task.name), len(task.gold))) for task in read)
 
 
 def _planned_seeds(
@@ -183,10 +183,10 @@ def _of_role(cells: Mapping[Path, Outcome], role: str) -> list[Outcome]:
 
 
 def _unlike(cells: Mapping[Path, Outcome]) -> tuple[str, ...]:
-    """Say what of `origin` differs between cells that have a figure."""
+    """Say what differs between cells that have a figure: of `origin`, of the code and machine, of a method's rates."""
     found: dict[str, dict[str, int]] = {}
     for outcome in cells.values():
-        for name, value in outcome.origin.items() if outcome.failed is None else ():
+        for name, value in _made_from(outcome) if outcome.failed is None else ():
             counts = found.setdefault(name, {})
             told = json.dumps(value, sort_keys=True, ensure_ascii=False)
             counts[told] = counts.get(told, 0) + 1
@@ -195,6 +195,16 @@ def _unlike(cells: Mapping[Path, Outcome]) -> tuple[str, ...]:
         for name, counts in sorted(found.items())
         if len(counts) > 1
     )
+
+
+def _made_from(outcome: Outcome) -> Iterator[tuple[str, Any]]:
+    yield from outcome.origin.items()
+    for name, value in outcome.provenance.items():
+        parts = value.items() if isinstance(value, Mapping) else ()
+        yield from ((f"{name}: {part}", each) for part, each in parts) if parts else [(name, value)]
+    if outcome.cell.role != "search":
+        key = Key(outcome.cell.method, outcome.cell.readout)
+        yield f"the rate of {key.title}", outcome.cell.rate
 
 
 def _texts(folder: Path, rows: int) -> tuple[Mapping[str, Any], ...]:

@@ -1,7 +1,8 @@
 """What the rows of a comparison say: figures over seeds, paired differences on the same rows, Holm's correction.
 
 All methods of a task answered the same rows, so one set of resamples serves them all: resample r draws the same rows
-for every method and every seed, and the difference of two methods in resample r is a paired one.
+for every method and every seed, and the difference of two methods in resample r is a paired one. It draws seeds too,
+the same ones for methods that have equally many: another training would have come out otherwise, as other rows would.
 """
 
 from __future__ import annotations
@@ -55,7 +56,7 @@ class Sampled:
 
     Attributes:
         seeds: by metric, one a seed.
-        drawn: by metric, the mean over the seeds in each resample, [R].
+        drawn: by metric, the mean over the seeds drawn, on the rows drawn, in each resample, [R].
     """
 
     seeds: Mapping[str, tuple[float, ...]]
@@ -66,7 +67,7 @@ class Sampled:
         return float(np.mean(self.seeds[metric]))
 
     def interval(self, metric: str) -> Interval:
-        """Return the 95 % percentile bootstrap interval of that mean over the rows."""
+        """Return the 95 % percentile bootstrap interval of that mean, over rows and seeds."""
         return _percentiles(self.drawn[metric])
 
     def deviation(self, metric: str) -> float | None:
@@ -108,7 +109,7 @@ def sampled(
         truth = weights @ _one_hot(gold, classes)  # [R, C]
         for name, each in answers.items():
             parts[name].append(_drawn(weights, truth, gold, each))
-    whole = {name: np.concatenate(each, axis=1) for name, each in parts.items()}
+    whole = {name: _over_seeds(np.concatenate(each, axis=2), seed) for name, each in parts.items()}
     return {
         name: Sampled(_of_seeds(gold, each), dict(zip(METRICS, whole[name], strict=True)))
         for name, each in answers.items()
@@ -185,8 +186,8 @@ def _one_hot(places: Int[np.ndarray, " B"], classes: int) -> Float[np.ndarray, "
 
 def _drawn(
     weights: Float[np.ndarray, "R B"], truth: Float[np.ndarray, "R C"], gold: Int[np.ndarray, " B"], answers: Answers
-) -> Float[np.ndarray, "M R"]:
-    """Every metric of every resample, its mean over the seeds."""
+) -> Float[np.ndarray, "S M R"]:
+    """Every metric of every seed in every resample of the rows."""
     rows = len(gold)
     each = []
     for predicted, gold_log, confidence in zip(answers.predicted, answers.gold_log, answers.confidence, strict=True):
@@ -197,7 +198,14 @@ def _drawn(
         loss = weights @ -np.maximum(gold_log, LEAST_LOG) / rows
         scores = hits.sum(axis=1) / rows, _macro_f1(hits, truth, counts), _mcc(hits, truth, counts)
         each.append(np.stack([*scores, loss, np.abs(gaps).sum(axis=1) / rows]))
-    return np.asarray(np.mean(each, axis=0), dtype=np.float64)
+    return np.asarray(each, dtype=np.float64)
+
+
+def _over_seeds(found: Float[np.ndarray, "S M R"], seed: int) -> Float[np.ndarray, "M R"]:
+    """The mean over as many seeds as there are, drawn with replacement in each resample."""
+    seeds, _, resamples = found.shape
+    counts = np.random.default_rng([seed, seeds]).multinomial(seeds, np.full(seeds, 1 / seeds), size=resamples)
+    return np.asarray(np.einsum("smr,rs->mr", found, counts / seeds))
 
 
 def _bins(confidence: Float[np.ndarray, " B"]) -> Int[np.ndarray, " B"]:

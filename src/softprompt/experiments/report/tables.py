@@ -119,7 +119,8 @@ def quality(task: TaskFigures) -> Table:
         _HEADS,
         columns,
         tuple(_row(task, line, _quality) for line in task.lines),
-        "In brackets: 95 % bootstrap interval over the rows, which are drawn together for all seeds and methods. "
+        "In brackets: 95 % bootstrap interval over the rows, which are drawn together for all methods, and over the "
+        "seeds where there are several. "
         "sd and worst: of the accuracy over the seeds. p: that the two are right equally often, by McNemar's exact "
         "test (M) where both have one seed, else by the paired bootstrap (B); Holm: corrected for all methods of the "
         "task. Log loss in nats, a row at least at the probability 1e-12; ECE over 15 bins.",

@@ -57,8 +57,8 @@ def standing(difference: Difference) -> Standing:
 def summary(tasks: Sequence[TaskFigures]) -> tuple[str, ...]:
     """Return what a comparison found in sentences, in the order in which an honest reader needs them.
 
-    Losses to a linear probe; when to use the soft prompt; what is as good; where the rows are too few to tell; what
-    it beats; whether the default is within a point of the heavy methods; and what failed or is missing.
+    Losses to a linear probe; when to use the soft prompt; what cannot be told from it; where the rows are too few to
+    tell; what it beats; whether the default is within a point of the heavy methods; and what failed or is missing.
 
     Args:
         tasks: all of the comparison.
@@ -97,7 +97,27 @@ def _advice(tasks: Sequence[TaskFigures], rivals: Sequence[Rival]) -> str:
         return f"Use {named} unless the gain of {' or '.join(names)} is worth its price to you:"
     if all(rival.standing == "unclear" for rival in rivals):
         return f"Whether to use {named} cannot be said: the test rows are too few to tell it from anything else."
-    return f"Use {named}: nothing else was more accurate beyond chance on any task."
+    said = f"Use {named}: nothing else was more accurate beyond chance on any task"
+    cheap = _cheaper(rivals)
+    if not cheap:
+        return f"{said}."
+    less = "which costs less" if len(cheap) == 1 else "which cost less"
+    return f"{said}; but it cannot be told from {listed(cheap)} either, {less}."
+
+
+def _cheaper(rivals: Sequence[Rival]) -> list[str]:
+    """What is even with the soft prompt wherever both have figures, keeps fewer bytes and trains no longer."""
+    each: dict[str, list[Rival]] = {}
+    for rival in rivals:
+        each.setdefault(rival.line.key.title, []).append(rival)
+    return [title for title, group in each.items() if all(r.standing == "even" and _costs_less(r) for r in group)]
+
+
+def _costs_less(rival: Rival) -> bool:
+    ours, theirs = rival.task.reference, rival.line.cost
+    if ours is None or ours.cost is None or theirs is None:
+        return False
+    return theirs.kept_bytes < ours.cost.kept_bytes and (theirs.seconds or 0.0) <= (ours.cost.seconds or 0.0)
 
 
 def _gains(rivals: Sequence[Rival]) -> list[str]:
@@ -169,7 +189,8 @@ def _as_good(rivals: Iterable[Rival]) -> list[str]:
         keep = "keeps" if len(lighter) == 1 else "keep"
         also = f" {_begun(listed(lighter))} {keep} fewer bytes." if lighter else ""
         said.append(
-            f"As good as the {_ours(task)} on {task.name}, for the interval includes 0: {'; '.join(each)}.{also}"
+            f"Not to be told from the {_ours(task)} on {task.name}, for the interval includes 0: "
+            f"{'; '.join(each)}.{also}"
         )
     return said
 
