@@ -291,7 +291,7 @@ def _failure(outcome: Outcome) -> str:
 
 def _cost(outcomes: Sequence[Outcome]) -> Cost:
     first = outcomes[0]
-    trains = any(outcome.course.get("steps") for outcome in outcomes)
+    trains = any(outcome.course.get("examples") for outcome in outcomes)
     return Cost(
         first.trained,
         first.share,
