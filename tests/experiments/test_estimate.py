@@ -136,7 +136,8 @@ def test_it_is_said_in_words():
     assert "a laptop's CPU" in said
     assert "none are computed" in said
     mixture = {"model_type": "qwen3_moe", "num_hidden_layers": 2, "num_experts": 8, "num_experts_per_tok": 2,
-               "hidden_size": 32, "intermediate_size": 64, "moe_intermediate_size": 16, "vocab_size": 64}  # fmt: skip
+               "hidden_size": 32, "num_attention_heads": 4, "num_key_value_heads": 2,
+                   "head_dim": 8, "intermediate_size": 64, "moe_intermediate_size": 16, "vocab_size": 64}  # fmt: skip
     said = written(estimate(mixture, SMALL))
     assert "2 of 8 experts take part in each token" in said
     said = written(estimate(tiny_backbone("t5").model.config.to_dict(), SMALL))

@@ -93,7 +93,7 @@ def test_a_plan_says_what_it_takes_and_does_nothing(task, tmp_path):
     ]
     assert "unknown before the first has ended; then each is judged on 8 validation rows" in str(plan)
     told = plan.to_json()
-    assert told["cells"][1] == {"backbone": "big", "value": 5, "seed": 0, "done": False}
+    assert told["cells"][1] == {"backbone": "big", "value": 5, "seed": 0, "method": "", "done": False}
     assert (told["steps"], told["seconds left"]) == (4, None)
     assert not (tmp_path / "s").exists()
 
