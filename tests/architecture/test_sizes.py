@@ -20,12 +20,12 @@ Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 
 def code_lines(function: Function, lines: list[str]) -> int:
-    """Count the lines of a function's body that are neither blank nor comment nor docstring."""
-    body = function.body
-    if ast.get_docstring(function) is not None:
-        body = body[1:]
-    inside = lines[body[0].lineno - 1 : function.end_lineno] if body else []
-    return sum(1 for line in inside if line.strip() and not line.strip().startswith("#"))
+    """Count the lines of a function, its signature among them, that are neither blank nor comment nor docstring."""
+    told = function.body[0] if ast.get_docstring(function) is not None else None
+    docstring = range(told.lineno, (told.end_lineno or told.lineno) + 1) if told else ()
+    inside = (n for n in range(function.lineno, (function.end_lineno or function.lineno) + 1) if n not in docstring)
+    texts = (lines[n - 1].strip() for n in inside)
+    return sum(1 for text in texts if text and not text.startswith("#"))
 
 
 def functions() -> dict[str, int]:

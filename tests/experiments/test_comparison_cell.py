@@ -15,9 +15,10 @@ from softprompt.errors import BackboneError, MissingExtraError, OutOfMemoryError
 from softprompt.experiments.compare import cell as comparison_cell
 from softprompt.experiments.compare.cell import answered, described, run, why_it_failed
 from softprompt.experiments.compare.cells import Ask
-from softprompt.experiments.compare.outcomes import CompareCell, Outcome, Speed
+from softprompt.experiments.compare.outcomes import CompareCell, Outcome
 from softprompt.experiments.compare.surroundings import surroundings
 from softprompt.methods import catalogue
+from softprompt.methods.costs import Speed
 from softprompt.methods.documented import TrainingSpeed
 from softprompt.methods.measuring import Measured
 from softprompt.methods.method import Course, Fitted, Point

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from softprompt.errors import DataError, MissingExtraError, StorageError
-from softprompt.experiments.compare.outcomes import CompareCell, Forgetting, Outcome, Speed
+from softprompt.experiments.compare.outcomes import CompareCell, Outcome
 from softprompt.experiments.folder import named
 from softprompt.experiments.report import page as report_page
 from softprompt.experiments.report.content import content_of
@@ -22,6 +22,7 @@ from softprompt.experiments.report.folder import read_folder
 from softprompt.experiments.report.names import METHODS, Key
 from softprompt.experiments.report.report import write_report
 from softprompt.methods import catalogue
+from softprompt.methods.costs import Forgetting, Speed
 
 DRAWS = importlib.util.find_spec("jinja2") is not None and importlib.util.find_spec("matplotlib") is not None
 needs_page = pytest.mark.skipif(not DRAWS, reason="the page needs the `report` extra")

@@ -104,40 +104,22 @@ class PromptClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         device: str | None = None,
         dtype: str | None = None,
     ) -> None:
-        self.backbone = backbone
-        self.text = text
-        self.template = template
-        self.label = label
-        self.label_words = label_words
-        self.scoring = scoring
-        self.max_tokens = max_tokens
-        self.race = race
-        self.budget = budget
-        self.parameterization = parameterization
-        self.settings = settings
-        self.learned_rows = learned_rows
-        self.exportable = exportable
-        self.virtual_tokens = virtual_tokens
-        self.init = init
-        self.init_text = init_text
-        self.learning_rate = learning_rate
-        self.steps = steps
-        self.extend = extend
-        self.batch_size = batch_size
-        self.batch_tokens = batch_tokens
-        self.warmup = warmup
-        self.weight_decay = weight_decay
-        self.clip = clip
-        self.class_weights = class_weights
-        self.select = select
-        self.tokens_at_once = tokens_at_once
-        self.validate_every = validate_every
-        self.validation_rows = validation_rows
-        self.patience = patience
-        self.report = report
-        self.random_state = random_state
-        self.device = device
-        self.dtype = dtype
+        self.backbone, self.device, self.dtype, self.random_state = backbone, device, dtype, random_state
+        self.text, self.template, self.label, self.label_words = text, template, label, label_words
+        self.scoring, self.max_tokens = scoring, max_tokens
+        self.race, self.budget, self.report = race, budget, report
+        self.parameterization, self.settings, self.learned_rows, self.exportable = (
+            parameterization,
+            settings,
+            learned_rows,
+            exportable,
+        )
+        self.virtual_tokens, self.init, self.init_text = virtual_tokens, init, init_text
+        self.learning_rate, self.steps, self.extend = learning_rate, steps, extend
+        self.batch_size, self.batch_tokens, self.tokens_at_once = batch_size, batch_tokens, tokens_at_once
+        self.warmup, self.weight_decay, self.clip = warmup, weight_decay, clip
+        self.class_weights, self.select = class_weights, select
+        self.validate_every, self.validation_rows, self.patience = validate_every, validation_rows, patience
 
     def fit(self, X: Any, y: Any) -> Self:
         """Train a soft prompt on texts X [N] (or [N, K], or a data frame) and their classes y [N].

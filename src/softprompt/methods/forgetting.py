@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from contextlib import nullcontext
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from softprompt.errors import DataError
+from softprompt.methods.costs import Forgetting
 
 if TYPE_CHECKING:
     from softprompt.backbones.backbone import Backbone
@@ -22,19 +22,8 @@ _POSITIONS = 64
 _TEXT = Path(__file__).parent / "other_text.txt"
 
 
-@dataclass(frozen=True)
-class Forgot:
-    """The backbone on other text, in perplexity.
-
-    Attributes:
-        before: as it was loaded.
-        off: after the fit, adaptation off.
-        on: after the fit, as the method leaves the model that serves.
-    """
-
-    before: float
-    off: float
-    on: float
+class Forgot(Forgetting):
+    """The backbone on other text, and what is to be said of it."""
 
     @property
     def notes(self) -> tuple[str, ...]:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from softprompt.methods import merging
+from softprompt.methods.costs import Speed
 from softprompt.methods.residents import residents_of
 from softprompt.methods.turns import Clock
 from softprompt.tasks.task import Example, Task
@@ -35,21 +36,13 @@ _ENOUGH_CALLS = 5_000  # of what answers in microseconds
 
 
 @dataclass(frozen=True)
-class Measured:
-    """What answering costs; every figure is a median.
+class Measured(Speed):
+    """What answering costs, and how that was measured.
 
     Attributes:
-        latency: milliseconds until one row that comes alone is answered.
-        rows: rows a second in full batches of one task.
-        mixed: rows a second where rows of ten tasks come mixed; None: cannot be measured, see the notes.
-        switch: milliseconds from one task to the next.
-        notes: how it was measured where methods differ, a sentence each.
+        notes: where methods differ, a sentence each.
     """
 
-    latency: float
-    rows: float
-    mixed: float | None
-    switch: float
     notes: tuple[str, ...] = ()
 
 

@@ -13,13 +13,14 @@ import numpy as np
 from softprompt.backbones.backbone import Backbone, load_backbone
 from softprompt.errors import MissingExtraError, SoftPromptError, StorageError, TrainingError
 from softprompt.experiments.compare.cells import Ask
-from softprompt.experiments.compare.outcomes import Forgetting, Outcome, Speed
+from softprompt.experiments.compare.outcomes import Outcome
 from softprompt.experiments.compare.own_process import Plain, answer_one
 from softprompt.experiments.compare.rows import cut
 from softprompt.experiments.compare.surroundings import surroundings
 from softprompt.experiments.folder import ExperimentFolder
 from softprompt.experiments.trials import failure
 from softprompt.methods import catalogue
+from softprompt.methods.costs import Forgetting, Speed
 from softprompt.methods.documented import documented_speed
 from softprompt.methods.forgetting import measure_forgetting, other_text, perplexity
 from softprompt.methods.measuring import measure_speed

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from softprompt import durable
 from softprompt.errors import StorageError
+from softprompt.methods.costs import Forgetting, Speed
 
 
 @dataclass(frozen=True)
@@ -33,38 +34,6 @@ class CompareCell:
     role: Literal["search", "main", "data"]
     rate: float = 1.0
     rows: int = 0
-
-
-@dataclass(frozen=True)
-class Speed:
-    """What answering costs; every figure is a median.
-
-    Attributes:
-        latency: milliseconds until one row that comes alone is answered.
-        rows: rows a second in full batches of one task.
-        mixed: rows a second where rows of ten tasks come mixed; None: cannot be measured, see the notes.
-        switch: milliseconds from one task to the next.
-    """
-
-    latency: float
-    rows: float
-    mixed: float | None
-    switch: float
-
-
-@dataclass(frozen=True)
-class Forgetting:
-    """The backbone on other text, in perplexity.
-
-    Attributes:
-        before: as it was loaded.
-        off: after the fit, adaptation off.
-        on: after the fit, as the method leaves the model that serves.
-    """
-
-    before: float
-    off: float
-    on: float
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from softprompt.evaluation.figures import Difference, Interval
-from softprompt.experiments.compare.outcomes import Forgetting, Outcome, Speed
+from softprompt.experiments.compare.outcomes import Outcome
 from softprompt.experiments.report.folder import Entry, TaskOutcomes, answers_of
 from softprompt.experiments.report.names import OURS, Key
 from softprompt.experiments.report.statistics import (
@@ -21,6 +21,7 @@ from softprompt.experiments.report.statistics import (
     mcnemar_p,
     sampled,
 )
+from softprompt.methods.costs import Forgetting, Speed
 
 RESAMPLES = 2000
 
