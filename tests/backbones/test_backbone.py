@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from softprompt.backbones import heads
 from softprompt.backbones.backbone import Backbone, KeyValues
 from softprompt.testing.tiny import SPECIAL_FAMILIES, TINY_FAMILIES, WINDOW, tiny_backbone
 
@@ -106,12 +107,25 @@ def test_logits_add_the_heads_bias():
     assert backbone.logits(torch.zeros(1, backbone.embedding_size), torch.tensor([7, 2])).tolist() == [[7.0, 2.0]]
 
 
-def test_logits_are_the_same_when_the_vocabulary_is_read_in_slices(monkeypatch):
-    backbone = tiny_backbone("llama")
-    hidden = torch.randn(3, backbone.embedding_size, generator=torch.Generator().manual_seed(0))
+def test_logits_and_gradients_are_the_same_when_the_vocabulary_is_read_in_slices(monkeypatch):
+    backbone = tiny_backbone("llama", dtype=torch.bfloat16)
+    hidden = torch.randn(3, backbone.embedding_size, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    asked = torch.randn(3, 300, generator=torch.Generator().manual_seed(1))
     wanted = backbone.logits(hidden)
-    monkeypatch.setattr("softprompt.backbones.heads._ROWS_AT_ONCE", 7)
-    torch.testing.assert_close(backbone.logits(hidden), wanted)
+    (slope,) = torch.autograd.grad((wanted * asked).sum(), hidden)
+    monkeypatch.setitem(heads._AT_ONCE, "cpu", 7 * 4 * backbone.embedding_size)
+    sliced = backbone.logits(hidden)
+    assert sliced.grad_fn.name() == "_ProductsBackward"
+    torch.testing.assert_close(sliced, wanted)
+    torch.testing.assert_close(torch.autograd.grad((sliced * asked).sum(), hidden)[0], slope)
+
+
+def test_output_rows_that_learn_get_their_gradients(monkeypatch):
+    backbone = tiny_backbone("llama", dtype=torch.bfloat16)
+    monkeypatch.setitem(heads._AT_ONCE, "cpu", 7 * 4 * backbone.embedding_size)
+    rows = backbone.model.get_output_embeddings().weight.requires_grad_()
+    backbone.logits(torch.ones(1, backbone.embedding_size)).sum().backward()
+    assert torch.equal(rows.grad, torch.ones_like(rows))
 
 
 def test_gemma_2_caps_its_logits():

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from softprompt.shapes import Float, Int
 
-# Output rows are turned to fp32 this many at a time: a vocabulary of 262,144 rows costs no second copy of itself.
-_ROWS_AT_ONCE = 16_384
+_AT_ONCE = {"cpu": 3 << 20}
+"""Bytes of output rows that are fp32 at a time: few enough for a CPU's cache, where they need not be written back."""
+_AT_ONCE_ELSEWHERE = 64 << 20
 
 
 class Head:
@@ -52,7 +54,7 @@ class Head:
         """Return the logits of hidden states for some output rows only, or for all, in fp32."""
         weight = self._output.weight if ids is None else self._output.weight[ids]
         states = self.states(hidden).float()
-        out = torch.cat([states @ rows.float().T for rows in weight.split(_ROWS_AT_ONCE)], dim=-1)
+        out = states @ weight.float().T if _whole(weight) else _products(states, weight)
         bias = self.bias(ids)
         if bias is not None:
             out = out + bias
@@ -61,6 +63,47 @@ class Head:
     @property
     def _output(self) -> Any:
         return self._model.get_output_embeddings()
+
+
+def _whole(weight: Tensor) -> bool:
+    """Whether output rows are multiplied as they are, or all at once: they are fp32, or few, or learn."""
+    few = 4 * weight.numel() <= _AT_ONCE.get(weight.device.type, _AT_ONCE_ELSEWHERE)
+    return few or weight.dtype == torch.float32 or (weight.requires_grad and torch.is_grad_enabled())
+
+
+def _products(states: Tensor, weight: Tensor) -> Tensor:
+    out: Tensor = _Products.apply(states, weight)  # type: ignore[no-untyped-call]
+    return out
+
+
+class _Products(torch.autograd.Function):
+    """states · rowsᵀ in fp32, of frozen rows in a smaller precision: a vocabulary costs no second copy of itself."""
+
+    @staticmethod
+    def forward(context: Any, states: Tensor, weight: Tensor) -> Tensor:
+        context.save_for_backward(weight)
+        out = states.new_empty(len(states), len(weight))
+        for part, rows in _in_fp32(weight):
+            out[:, part] = states @ rows.T
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(context: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        (weight,) = context.saved_tensors
+        total = gradient.new_zeros(len(gradient), weight.shape[1])
+        for part, rows in _in_fp32(weight):
+            total.addmm_(gradient[:, part], rows)
+        return total, None
+
+
+def _in_fp32(weight: Tensor) -> Iterator[tuple[slice, Tensor]]:
+    """Yield slices of rows and those rows in fp32, all in the same memory: fresh memory takes longer than the copy."""
+    count = max(1, _AT_ONCE.get(weight.device.type, _AT_ONCE_ELSEWHERE) // (4 * weight.shape[1]))
+    memory = torch.empty(count, weight.shape[1], device=weight.device)
+    for start in range(0, len(weight), count):
+        part = slice(start, min(start + count, len(weight)))
+        yield part, memory[: part.stop - start].copy_(weight[part])
 
 
 def head_of(model: Any) -> Head | None:
