@@ -5,7 +5,8 @@ import torch
 
 from softprompt.errors import IncompatiblePromptError, TemplateError, UnsupportedBackboneError
 from softprompt.modeling.bound import BoundPrompt
-from softprompt.modeling.forward import run_prefixes, run_rows
+from softprompt.modeling.forward import run_rows
+from softprompt.modeling.prefixes import Prefixes
 from softprompt.modeling.prompted_model import PromptedModel
 from softprompt.modeling.readings import Place, at_ends
 from softprompt.prompts.soft_prompt import SoftPrompt
@@ -85,9 +86,9 @@ def test_rows_read_at_one_place_and_at_several_share_a_batch():
 
 
 def test_an_encoder_has_no_prefix_to_share(bert):
-    assert [p.past for p in run_prefixes(bert, [make(bert, **head(bert))])] == [None]
+    assert [p.past for p in Prefixes(bert).run([make(bert, **head(bert))])] == [None]
     deep = BoundPrompt.of(bert, prompt(bert, 4, deep=True))
-    (prefix,) = run_prefixes(bert, [deep])
+    (prefix,) = Prefixes(bert).run([deep])
     assert (prefix.length, prefix.past[0][0].shape[2]) == (4, 4)
 
 

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 
 from softprompt.backbones.backbone import Backbone
 from softprompt.modeling.bound import BoundPrompt, Prefix
-from softprompt.modeling.forward import Batch, run_prefixes
+from softprompt.modeling.forward import Batch, Pass
 from softprompt.modeling.prefix_cache import PrefixCache
+from softprompt.modeling.prefixes import Prefixes
 from softprompt.modeling.readings import EncodedRow, Place
 
 Held = Mapping[tuple[BoundPrompt, bool], Prefix]
 """Shared prefixes that have been run already, by prompt and side of the backbone's `position_switch`."""
+
+
+_A_PASS = 64
+"""Tokens that a pass takes the time of, however few it has: the backbone's weights are read once."""
 
 
 class Batching:
@@ -21,10 +27,14 @@ class Batching:
         backbone: the frozen transformer.
         cache: where the shared prefixes of kept prompts stay.
         share_prefix: prefixes of rows at the input are shared; else every row carries its own.
+
+    Attributes:
+        prefixes: runs what is not kept.
     """
 
     def __init__(self, backbone: Backbone, cache: PrefixCache, *, share_prefix: bool = True) -> None:
         self._backbone, self._cache, self._share_prefix = backbone, cache, share_prefix
+        self.prefixes = Prefixes(backbone)
 
     def batch(
         self,
@@ -33,17 +43,26 @@ class Batching:
         far: bool,
         held: Held | None = None,
         behind: Sequence[tuple[int, ...]] = (),
+        cold: Collection[BoundPrompt] = (),
     ) -> tuple[Batch, list[Place]]:
         """Lay out rows: distinct prompts once each, with their prefixes (or the prefix inside every row).
 
-        What comes `behind` a row stands there, or in the decoder of an encoder-decoder; by default nothing.
+        What comes `behind` a row stands there, or in the decoder of an encoder-decoder; by default nothing. The rows
+        of `cold` prompts carry what is to be run of their prefixes; `keep` takes it out of the pass.
         """
         distinct = list(dict.fromkeys(bounds))
         where = {bound: i for i, bound in enumerate(distinct)}
         owner = [where[bound] for bound in bounds]
         shared = {bound: self._share_prefix or bound.layers is not None for bound in distinct}
-        prefixes = [self.prefix(bound, far, held or {}) if shared[bound] else Prefix(None, 0) for bound in distinct]
-        front = [bound.carried(shared=shared[bound]) for bound in bounds]
+        prefixes = [
+            self.prefixes.head(bound, far)
+            if bound in cold or not shared[bound]
+            else self.prefix(bound, far, held or {})
+            for bound in distinct
+        ]
+        front = [
+            self.prefixes.rest(bound) if bound in cold else bound.carried(shared=shared[bound]) for bound in bounds
+        ]
         whole = [words + row.ids for words, row in zip(front, rows, strict=True)]
         places = [bound.place(row, len(words)) for bound, row, words in zip(bounds, rows, front, strict=True)]
         paths = behind or [()] * len(rows)
@@ -58,5 +77,32 @@ class Batching:
         if (bound, far) in held:
             return held[bound, far]
         if bound.key is None:
-            return run_prefixes(self._backbone, [bound], far=far)[0]
-        return self._cache.find((bound.key, far), lambda: run_prefixes(self._backbone, [bound], far=far)[0])
+            return self.prefixes.run([bound], far=far)[0]
+        return self._cache.find((bound.key, far), lambda: self.prefixes.run([bound], far=far)[0])
+
+    def cold(self, rows: Sequence[EncodedRow], bounds: Sequence[BoundPrompt], far: bool) -> list[BoundPrompt]:
+        """Return the kept prompts, of one row each, whose prefixes have not been run and ride best with their rows.
+
+        A pass over a prefix takes about as long as one over a row; carried by its only row it takes no pass at all.
+        They are none where that would widen the other rows by more than the passes it spares.
+        """
+        if not self._share_prefix:
+            return []
+        uses = Counter(bounds)
+        found = {
+            bound: len(rest)
+            for bound in bounds
+            if uses[bound] == 1 and bound.key is not None and (rest := self.prefixes.rest(bound))
+            and self._cache.lacks((bound.key, far))
+        }  # fmt: skip
+        widths = [len(row.ids) for row in rows]
+        carrying = [width + found.get(bound, 0) for width, bound in zip(widths, bounds, strict=True)]
+        spared = sum(max(_A_PASS, length) for length in found.values())
+        return list(found) if found and len(rows) * (max(carrying) - max(widths)) <= spared else []
+
+    def keep(self, cold: Sequence[BoundPrompt], batch: Batch, done: Pass) -> None:
+        """Keep the prefixes that rows of a pass have carried themselves."""
+        for bound in cold:
+            row = batch.owner.index(batch.bounds.index(bound))
+            assert bound.key is not None, "a prompt in training is not kept"
+            self._cache.put((bound.key, batch.far), self.prefixes.carried(bound, done, row))

@@ -54,69 +54,6 @@ class Pass(NamedTuple):
         return Pass(self.hidden[index], past, self.mask[index], source)
 
 
-def run_prefixes(backbone: Backbone, bounds: Sequence[BoundPrompt], *, far: bool = False) -> list[Prefix]:
-    """Run everything before the first field, once a prompt and all prompts together.
-
-    Gradients reach virtual tokens through the keys and values of their slots; a prompt that is keys and values puts
-    them there as they are, and only the words behind them are run. Where rows are not read from left to right there is
-    nothing to run before them: a prefix is a prompt's keys and values alone.
-    """
-    if "shared-prefix" not in backbone.capabilities:
-        return [_own(backbone, bound) for bound in bounds]
-    heads = [_head(backbone, bound, far) for bound in bounds]
-    rests = [bound.template.prefix if bound.layers is None else bound.split[1] for bound in bounds]
-    running = [i for i, rest in enumerate(rests) if rest]
-    if running:
-        batch = Batch(
-            [bounds[i] for i in running],
-            [heads[i] for i in running],
-            range(len(running)),
-            [rests[i] for i in running],
-            far,
-        )
-        done = run_rows(backbone, batch, keep=True)
-        for i, prefix in zip(running, _apart(done), strict=True):
-            assert prefix.length == heads[i].length + len(rests[i]), "the backbone did not keep the whole prefix"
-            heads[i] = prefix
-    return heads
-
-
-def _head(backbone: Backbone, bound: BoundPrompt, far: bool) -> Prefix:
-    """What stands in front of the words to run: nothing, or a prompt's own keys and values behind its first words."""
-    if bound.layers is None:
-        return Prefix(None, 0)
-    words, own = bound.split[0], _own(backbone, bound)
-    if not words or own.past is None:
-        return own
-    with torch.no_grad():  # nothing in front of the prompt learns
-        before = run_rows(backbone, Batch([bound], [Prefix(None, 0)], [0], [words], far), keep=True).past
-    assert before is not None, "keep=True returns keys and values"
-    joined = [(torch.cat([k0, k], 2), torch.cat([v0, v], 2)) for (k0, v0), (k, v) in zip(before, own.past, strict=True)]
-    return Prefix(joined, len(words) + own.length)
-
-
-def _own(backbone: Backbone, bound: BoundPrompt) -> Prefix:
-    """A prompt's keys and values by themselves; nothing where it is rows at the input."""
-    if bound.layers is None:
-        return Prefix(None, 0)
-    return Prefix([(k.to(backbone.dtype), v.to(backbone.dtype)) for k, v in bound.layers], bound.layers[0][0].shape[2])
-
-
-def _apart(done: Pass) -> list[Prefix]:
-    """The keys and values of each row of a pass by itself, its padding taken off."""
-    assert done.past is not None, "the pass kept its keys and values"
-    out = []
-    for row, mask in enumerate(done.mask):
-        real = mask.nonzero()[:, 0]
-        start, stop = int(real[0]), int(real[-1]) + 1
-        out.append(
-            Prefix(
-                [(k[row : row + 1, :, start:stop], v[row : row + 1, :, start:stop]) for k, v in done.past], stop - start
-            )
-        )
-    return out
-
-
 def run_rows(backbone: Backbone, batch: Batch, *, keep: bool = False) -> Pass:
     """Run the rows of a batch, each behind its prefix; `keep` returns keys and values to go on from."""
     owner = torch.tensor(batch.owner, device=backbone.device)

@@ -67,6 +67,17 @@ class PrefixCache:
             return kept
         return self._make(key, made, make) if coming is None else coming.result()
 
+    def lacks(self, key: Key) -> bool:
+        """Tell whether a prefix is neither kept nor on its way."""
+        with self._lock:
+            return key not in self._kept and key not in self._coming
+
+    def put(self, key: Key, prefix: Prefix) -> None:
+        """Keep a prefix that was computed beside something else, as one that was missed."""
+        with self._lock:
+            self.misses += 1
+            self._keep(key, prefix)
+
     def forget(self, digest: str) -> None:
         """Drop the prefixes of a prompt, if they are kept; rows that use them go on with what they have."""
         with self._lock:
@@ -89,7 +100,7 @@ class PrefixCache:
 
     def _keep(self, key: Key, prefix: Prefix) -> None:
         size = prefix.bytes
-        if size > self.max_bytes:
+        if size > self.max_bytes or key in self._kept:
             return
         while self.bytes + size > self.max_bytes:
             self._drop(next(iter(self._kept)))

@@ -17,7 +17,7 @@ from softprompt.modeling.answers import Answer, answer, text_answer
 from softprompt.modeling.batching import Batching, Held
 from softprompt.modeling.bound import FEATURES, BoundPrompt, Prefix
 from softprompt.modeling.flight import Flight
-from softprompt.modeling.forward import Batch, Pass, run_on, run_prefixes, run_rows
+from softprompt.modeling.forward import Batch, Pass, run_on, run_rows
 from softprompt.modeling.layout import by_length
 from softprompt.modeling.prefix_cache import PrefixCache
 from softprompt.modeling.reader import words_refused
@@ -302,7 +302,7 @@ class PromptedModel:
 
     def prefixes(self, bounds: Sequence[BoundPrompt], *, far: bool = False) -> list[Prefix]:
         """Run the shared prefixes of some prompts together, with gradients to their tensors; nothing is kept."""
-        return run_prefixes(self.backbone, bounds, far=far)
+        return self._batching.prefixes.run(bounds, far=far)
 
     def sides(self, rows: Sequence[EncodedRow], bounds: Sequence[BoundPrompt]) -> list[tuple[bool, list[int]]]:
         """Part rows by the side of the backbone's `position_switch` that they end on; most backbones have one side."""
@@ -413,9 +413,12 @@ class PromptedModel:
     ) -> list[Read | None]:
         """Run the rows `part`, which are on one side: what is read of each, `None` where one joined the flight."""
         joining = [writings[i] for i in part]
-        batch, places = self._batching.batch([rows[i] for i in part], [bounds[i] for i in part], far)
+        asked, owners = [rows[i] for i in part], [bounds[i] for i in part]
+        cold = self._batching.cold(asked, owners, far)
+        batch, places = self._batching.batch(asked, owners, far, cold=cold)
         deep = any(bounds[i].reading.depth for i in part if writings[i] is None)
-        done = run_rows(self.backbone, batch, keep=deep or any(joining))
+        done = run_rows(self.backbone, batch, keep=deep or any(joining) or bool(cold))
+        self._batching.keep(cold, batch, done)
         for i, writing in zip(part, joining, strict=True):
             if writing is not None:
                 writing.behind(rows[i])

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from softprompt.backbones.backbone import Backbone
 from softprompt.modeling.bound import BoundPrompt
-from softprompt.modeling.forward import run_prefixes
+from softprompt.modeling.prefixes import Prefixes
 from softprompt.modeling.prompted_model import Budget, PromptedModel
 from softprompt.prompts.soft_prompt import SoftPrompt
 from softprompt.tasks.free_text import Text
@@ -160,7 +160,7 @@ def key_values_of(backbone: Backbone, some: SoftPrompt) -> SoftPrompt:
     """Return the prompt of keys and values that answers as `some`, a prompt of rows in front of the first field."""
     bound = BoundPrompt.of(backbone, some)
     with torch.no_grad():
-        past = run_prefixes(backbone, [bound])[0].past
+        past = Prefixes(backbone).run([bound])[0].past
     assert past is not None, "a prompt in front has a prefix"
     start = len(bound.split[0])
     slots = slice(start, start + some.length)

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from softprompt.modeling.bound import BoundPrompt
-from softprompt.modeling.forward import run_prefixes
+from softprompt.modeling.prefixes import Prefixes
 from softprompt.modeling.prompted_model import PromptedModel
 from softprompt.prompts import initializers, sites
 from softprompt.prompts.parameterizations.base import PromptParameterization
@@ -223,7 +223,7 @@ def toy_spec(model: PromptedModel, layered: bool, settings: Mapping[str, Setting
     if layered:
         bound = BoundPrompt.make(backbone, initial, Template("{soft}{text}"), _WORDS)
         with torch.no_grad():
-            past = run_prefixes(backbone, [bound])[0].past
+            past = Prefixes(backbone).run([bound])[0].past
         assert past is not None, "the soft tokens stand in front"
         initial = {f"layers.{n}.key": keys[0] for n, (keys, _) in enumerate(past)}
         initial |= {f"layers.{n}.value": values[0] for n, (_, values) in enumerate(past)}

@@ -11,7 +11,8 @@ from torch import Tensor
 from softprompt.backbones.backbone import Backbone, KeyValues
 from softprompt.errors import ConfigError
 from softprompt.modeling.bound import BoundPrompt
-from softprompt.modeling.forward import embed_prefix, run_prefixes
+from softprompt.modeling.forward import embed_prefix
+from softprompt.modeling.prefixes import Prefixes
 from softprompt.prompts import initializers
 from softprompt.prompts.initializers import nearest_tokens
 from softprompt.prompts.parameterizations.at_encoder import AtEncoder
@@ -146,6 +147,6 @@ def _states_of(backbone: Backbone, bound: BoundPrompt, rows: Tensor) -> tuple[Ke
             assert past is not None
             assert isinstance(past.own, list), "keep=True returns keys and values"
             return past.own, 0
-        found = run_prefixes(backbone, [bound])[0].past
+        found = Prefixes(backbone).run([bound])[0].past
     assert found is not None, "a prompt in front has a prefix"
     return found, at
