@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV   ?= .venv
 JOBS   ?= 2
 ARGS   ?=
+SOAK_MINUTES ?= 5
 
 BIN  := $(VENV)/bin
 PIP  := $(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check -c constraints.txt
@@ -13,8 +14,8 @@ DEV  := $(VENV)/.ready-dev
 
 help:
 	@echo "make demo    teach a frozen Gemma 3 270M two tasks, see how good they are, run both in one batch"
-	@echo "make test    lint, types, layers and all tests (what CI runs)"
-	@echo "make test-slow  five minutes of mixed traffic on a real server; twenty seconds of it are in make test"
+	@echo "make test    lint, types, layers, and the tests on tiny and packaged models"
+	@echo "make test-slow  the rest: kills, several processes, every benchmark in small, $(SOAK_MINUTES) minutes of traffic"
 	@echo "make check   lint, types and layers only"
 	@echo "make bench   benchmarks beside PEFT, written to results/ (options: make bench ARGS='--help')"
 	@echo "make clean   remove $(VENV) and the tools' caches"
@@ -25,13 +26,14 @@ demo: $(DEMO)
 
 test: check
 	@echo "== tests (tiny models, $(JOBS) processes)"
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile --no-loadscope-reorder -m "not real" $(ARGS)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile --no-loadscope-reorder -m "not real and not slow" $(ARGS)
 	@echo "== tests (packaged backbone and data)"
 	@$(BIN)/python -m pytest -q -m real $(ARGS)
 
 test-slow: $(DEV)
-	@echo "== five minutes of mixed traffic"
-	@SOFTPROMPT_SOAK_MINUTES=5 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q tests/server/test_soak.py $(ARGS)
+	@echo "== tests that take long"
+	@OMP_NUM_THREADS=1 SOFTPROMPT_SOAK_MINUTES=$(SOAK_MINUTES) $(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile \
+		--no-loadscope-reorder -m "slow and not real" $(ARGS)
 
 check: $(DEV)
 	@echo "== lint"

@@ -32,7 +32,8 @@ on every side, because no token is let end one sooner. softprompt answers throug
   own forward pass on whole rows in batches of like length; `generate` in one batch behind the kept hard prompt.
 - *PEFT*: each of 16 clients, which are threads, waits for its answer and asks the next; 8 prompts of 20 virtual tokens.
   PEFT answers one request at a time under a lock: `set_adapter`, then the model or `generate`; with logits of the label
-  position only; and at its best with one prompt, in batches of 16 rows.
+  position only; and at its best with one prompt, in batches of 16 rows. Both rivals are spared a trap of torch on CPUs
+  that would make their logits of the last position forty times as slow (`last_states.py`).
 - *10,000 prompts*: `softprompt serve` is started on a store of them; ready is when `/readyz` says so, counted from the
   line in the log that says that the backbone is loaded. Idle prompts take what the server's own memory has more than
   that of a server with one prompt, after a list of all names. Requests are classifications of one row over HTTP."""

@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any
 
 import torch
+from last_states import copy_last_states
 from rounds import turn_by_turn
 from serving_clients import Company, all_at_once
 from serving_prompts import TOKENS, Endless, Forms, deep, hard_words, random_rows
@@ -154,6 +155,7 @@ class Plain:
         self._model, self._bound = model, bound
         self._prefix = torch.tensor([bound.template.prefix])
         causal = model.backbone.model
+        copy_last_states(causal)
         self._kept = DynamicCache(config=causal.config)
         with torch.inference_mode():
             causal(input_ids=self._prefix, past_key_values=self._kept, logits_to_keep=1)

@@ -9,6 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
+from last_states import copy_last_states
 from rounds import turn_by_turn
 from serving_clients import closed_loop
 from serving_prompts import TOKENS, Endless, Forms, random_rows
@@ -31,6 +32,7 @@ class Adapters:
     """PEFT's prompt tuning around the same weights: one adapter a prompt, of which one is active at a time."""
 
     def __init__(self, forms: Forms, prompts: Sequence[Tensor]) -> None:
+        copy_last_states(forms.backbone.model)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # PEFT calls what transformers means to rename
             self.model = _adapters(forms, prompts)

@@ -111,8 +111,12 @@ def settings():
     return tiny_backbone("gemma3").model.config.to_dict()
 
 
-def test_an_estimate_hangs_together():
-    found = estimate(settings(), SMALL)
+@pytest.fixture(scope="module")
+def found():
+    return estimate(settings(), SMALL)
+
+
+def test_an_estimate_hangs_together(found):
     shape, prompt, full = found.shape, found.trainings[0], found.trainings[-1]
     assert [each.method for each in found.trainings] == ["soft-prompt", "lora", "full"]
     assert prompt.memory.weights == shape.total * 2
@@ -127,14 +131,18 @@ def test_an_estimate_hangs_together():
     assert told["model"]["parameters"] == shape.total
 
 
-def test_it_is_said_in_words():
-    said = written(estimate(settings(), SMALL))
+def test_it_is_said_in_words(found):
+    said = written(found)
     assert all(len(line) <= 110 for line in said.splitlines())
     for words in ("What is kept for 10 tasks", "LoRA (r = 8)", "it has no biases", "H100 SXM", "rows a second (rough)",
                   "Times and rows a second are rough"):  # fmt: skip
         assert words in said, words
     assert "a laptop's CPU" in said
     assert "none are computed" in said
+
+
+@pytest.mark.slow
+def test_what_mixtures_and_encoder_decoders_need_is_said():
     mixture = {"model_type": "qwen3_moe", "num_hidden_layers": 2, "num_experts": 8, "num_experts_per_tok": 2,
                "hidden_size": 32, "num_attention_heads": 4, "num_key_value_heads": 2,
                    "head_dim": 8, "intermediate_size": 64, "moe_intermediate_size": 16, "vocab_size": 64}  # fmt: skip

@@ -88,6 +88,7 @@ def test_two_processes_learn_what_one_learns(tmp_path, monkeypatch):
     assert crossed[0]["bytes_a_step"] == 4 * (1 + sum(t.numel() for t in alone.prompt.tensors.values()))
 
 
+@pytest.mark.slow
 def test_a_measured_budget_and_a_full_memory_are_the_same_for_all(tmp_path):
     (first, second), said = job("budget", tmp_path)
     assert first == second
@@ -98,6 +99,7 @@ def test_a_measured_budget_and_a_full_memory_are_the_same_for_all(tmp_path):
     assert said[1] == ("", "")
 
 
+@pytest.mark.slow
 def test_a_backbone_in_shards_has_the_gradients_of_a_whole_one(tmp_path):
     whole = tiny_backbone("llama", num_hidden_layers=3)
     whole.model.save_pretrained(tmp_path / "backbone")
@@ -113,6 +115,7 @@ def test_a_backbone_in_shards_has_the_gradients_of_a_whole_one(tmp_path):
     assert first["numbers"] + second["numbers"] - outside == first["all"], "each has its share of the layers"
 
 
+@pytest.mark.slow
 def test_the_command_trains_in_two_processes_and_the_first_one_speaks(tmp_path):
     backbone = tiny_backbone("llama")
     backbone.model.save_pretrained(tmp_path / "backbone")
