@@ -24,10 +24,17 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put files of slow tests first and short files last, so that the processes of `make test` end together."""
+    """Put files of slow tests first, those that may take longest before others, and short files last.
+
+    So the processes of `make test` and `make test-slow` end together.
+    """
     files = Counter(item.path for item in items)
-    slow = {item.path for item in items if item.get_closest_marker("slow")}
-    items.sort(key=lambda item: (item.path not in slow, -files[item.path]))  # a stable sort: files stay as they are
+    slow = dict[Path, float]()
+    for item in items:
+        if item.get_closest_marker("slow"):
+            limit = item.get_closest_marker("timeout")
+            slow[item.path] = max(slow.get(item.path, 0.0), limit.args[0] if limit and limit.args else 1.0)
+    items.sort(key=lambda item: (-slow.get(item.path, 0.0), -files[item.path]))  # stable: files stay as they are
 
 
 def pytest_unconfigure() -> None:

@@ -1,5 +1,6 @@
 """Device and dtype: chosen from the machine, unless asked."""
 
+import os
 import re
 
 import pytest
@@ -83,3 +84,26 @@ def test_a_dtype_that_is_not_served(save, tmp_path):
     save(tmp_path)
     with pytest.raises(UnknownNameError, match="unknown dtype `fp61`; did you mean `fp16`"):
         load_backbone(tmp_path, dtype="fp61")
+
+
+@pytest.mark.skipif(not [*hardware._gnu_openmp()], reason="torch computes without GNU's OpenMP here")
+def test_a_thread_that_leaves_its_cores_has_no_team_until_it_computes_again():
+    def threads():
+        return len(os.listdir("/proc/self/task"))
+
+    before = torch.get_num_threads()
+    numbers = torch.ones(1 << 20)
+    try:
+        torch.set_num_threads(1)
+        hardware.leave_cores()
+        alone = threads()
+        torch.set_num_threads(3)
+        numbers.exp()
+        assert threads() == alone + 2
+        hardware.leave_cores()
+        assert threads() == alone
+        assert float(numbers.exp().sum()) == pytest.approx(2.718281828 * (1 << 20), rel=1e-4)
+        assert threads() == alone + 2
+    finally:
+        torch.set_num_threads(before)
+        hardware.leave_cores()

@@ -7,6 +7,7 @@ import torch
 
 from softprompt.modeling import batching
 from softprompt.modeling.bound import BoundPrompt
+from softprompt.modeling.flight import Flight
 from softprompt.modeling.prefix_cache import PrefixCache
 from softprompt.modeling.prefixes import Prefixes
 from softprompt.modeling.prompted_model import Budget, PromptedModel
@@ -76,6 +77,46 @@ def test_a_long_prefix_does_not_widen_many_short_rows(backbone, passes, monkeypa
     passes.clear()
     model.score([rows(1)[0]] * 8, [short] * 7 + [long])
     assert [count for count, _ in passes] == [1, 8]
+
+
+def test_the_longest_prefixes_are_left_behind_first(backbone, passes, monkeypatch):
+    monkeypatch.setattr(batching, "_A_PASS", 16)
+    some = [prompt(backbone, length, seed=length) for length in (2, 3, 4, 80)]
+    PromptedModel(backbone).score([rows(1)[0]] * 4, some)
+    assert [count for count, _ in passes] == [1, 4]
+
+
+def test_a_pass_over_cold_prompts_has_no_more_tokens_than_another(backbone, passes):
+    some = [prompt(backbone, 100, seed=seed) for seed in range(12)]
+    model = PromptedModel(backbone, budget=Budget(rows=64, tokens=512))
+    bounds = [model.bind(each) for each in some]
+    encoded = [model.encode(rows(1)[0], bound) for bound in bounds]
+    model.begin(encoded, bounds, [None] * 12, Flight(backbone))
+    assert len(passes) > 2
+    assert max(count * columns for count, columns in passes) <= 512
+
+
+def test_two_rows_of_one_prompt_are_told_by_its_digest(backbone, passes):
+    """The model may have bound it twice, where it keeps few bound prompts."""
+    model, some = PromptedModel(backbone), prompt(backbone, 6)
+    bounds = [model.bind(some), replace(model.bind(some))]
+    model.begin([model.encode(row, bounds[0]) for row in rows(2)], bounds, [None] * 2, Flight(backbone))
+    assert [count for count, _ in passes] == [1, 2]
+    assert model.cache.misses == 1
+
+
+def test_a_row_that_overflows_leaves_no_prefix(backbone, monkeypatch):
+    model, some, run = PromptedModel(backbone), prompt(backbone, 6), backbone.run
+
+    def overflow(embeddings, **settings):
+        hidden, past = run(embeddings, **settings)
+        return hidden, [(k * torch.nan, v) for k, v in past]
+
+    with monkeypatch.context() as patched:
+        patched.setattr(backbone, "run", overflow)
+        model.score(rows(1), some)
+    assert len(model.cache) == 0
+    assert probabilities(model.score(rows(1), some)).isfinite().all()
 
 
 def test_what_does_not_fit_the_cache_is_used_and_not_kept(backbone, passes):

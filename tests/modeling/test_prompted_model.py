@@ -6,10 +6,12 @@ from dataclasses import replace
 import pytest
 import torch
 
+from softprompt.backbones import heads
 from softprompt.errors import ConfigError, IncompatiblePromptError, TemplateError
 from softprompt.modeling import prompted_model
 from softprompt.modeling.flight import Flight
 from softprompt.modeling.prompted_model import PromptedModel, answer_of
+from softprompt.modeling.text import token_log_probabilities
 from softprompt.tasks.free_text import Text
 from softprompt.tasks.readout import LabelWords
 from softprompt.tasks.template import Template
@@ -120,3 +122,16 @@ def test_what_is_read_becomes_the_answer_that_scoring_gives():
     (scored,) = model.score(rows(1), kept)
     assert answer_of(kept, rows(1)[0], read, encoded.cut) == answer_of(bound, rows(1)[0], read, encoded.cut) == scored
     assert scored.abstained
+
+
+def test_the_loss_of_a_text_is_the_same_when_the_vocabulary_is_read_in_slices(monkeypatch):
+    backbone = tiny_backbone("llama", dtype=torch.bfloat16)
+    states = torch.randn(5, backbone.embedding_size, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    found = []
+    for size in (1 << 20, 7 * 4 * backbone.embedding_size):
+        monkeypatch.setitem(heads._AT_ONCE, "cpu", size)
+        terms = token_log_probabilities(backbone, states, torch.tensor([3, 50, 299, 0, 3]))
+        found.append((terms, *torch.autograd.grad(terms.sum(), states)))
+    (whole, slope), (sliced, same_slope) = found
+    torch.testing.assert_close(sliced, whole)
+    torch.testing.assert_close(same_slope, slope)

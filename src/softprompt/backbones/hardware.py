@@ -5,6 +5,11 @@ fp16 is for GPUs without bf16. It is chosen and loaded in the tests, but nothing
 
 from __future__ import annotations
 
+import ctypes
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
 import torch
 
 from softprompt.backbones.processes import place
@@ -15,6 +20,8 @@ DTYPES = {
     "bf16": "bfloat16", "bfloat16": "bfloat16", "fp32": "float32", "float32": "float32",
     "fp16": "float16", "float16": "float16",
 }  # fmt: skip
+
+_SOFT = 1  # omp_pause_soft: what was set stays
 
 
 def choose_device(asked: str | None = None) -> torch.device:
@@ -95,6 +102,31 @@ def computes_bf16(device: torch.device) -> bool:
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     able = torch.cpu.get_capabilities()
     return any(able.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16"))
+
+
+def leave_cores() -> None:
+    """Let go of the threads that the calling thread has computed with on a CPU, until it computes again.
+
+    For a thread that leaves computing to another. GNU's OpenMP, which torch computes with on Linux, lets threads that
+    wait for work sleep at once where all teams together have more threads than there are cores; and to wake one takes
+    longer than a small product. With an idle team beside it, decoding on two cores takes twice as long.
+    """
+    for openmp in _gnu_openmp():
+        openmp.omp_pause_resource_all(_SOFT)
+
+
+def _gnu_openmp() -> Iterator[ctypes.CDLL]:
+    """GNU's OpenMP, where it has been loaded and can pause (OpenMP 5.0, section 3.2.44)."""
+    loaded: int | None = getattr(os, "RTLD_NOLOAD", None)
+    if loaded is None:
+        return
+    for name in (*map(str, Path(torch.__file__).parent.glob("lib/libgomp*")), "libgomp.so.1"):
+        try:
+            found = ctypes.CDLL(name, mode=loaded)
+        except OSError:
+            continue
+        if hasattr(found, "omp_pause_resource_all"):
+            yield found
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -100,7 +100,7 @@ class _Products(torch.autograd.Function):
 def _in_fp32(weight: Tensor) -> Iterator[tuple[slice, Tensor]]:
     """Yield slices of rows and those rows in fp32, all in the same memory: fresh memory takes longer than the copy."""
     count = max(1, _AT_ONCE.get(weight.device.type, _AT_ONCE_ELSEWHERE) // (4 * weight.shape[1]))
-    memory = torch.empty(count, weight.shape[1], device=weight.device)
+    memory = torch.empty(count, weight.shape[1], dtype=torch.float32, device=weight.device)
     for start in range(0, len(weight), count):
         part = slice(start, min(start + count, len(weight)))
         yield part, memory[: part.stop - start].copy_(weight[part])

@@ -80,29 +80,39 @@ class Batching:
             return self.prefixes.run([bound], far=far)[0]
         return self._cache.find((bound.key, far), lambda: self.prefixes.run([bound], far=far)[0])
 
-    def cold(self, rows: Sequence[EncodedRow], bounds: Sequence[BoundPrompt], far: bool) -> list[BoundPrompt]:
+    def cold(
+        self, rows: Sequence[EncodedRow], bounds: Sequence[BoundPrompt], far: bool, most: int
+    ) -> list[BoundPrompt]:
         """Return the kept prompts, of one row each, whose prefixes have not been run and ride best with their rows.
 
         A pass over a prefix takes about as long as one over a row; carried by its only row it takes no pass at all.
-        They are none where that would widen the other rows by more than the passes it spares.
+        Prefixes ride as long as they widen the other rows by no more than the passes that they spare, and the pass to
+        no more than `most` tokens; the longest are left behind first.
         """
         if not self._share_prefix:
             return []
-        uses = Counter(bounds)
-        found = {
-            bound: len(rest)
-            for bound in bounds
-            if uses[bound] == 1 and bound.key is not None and (rest := self.prefixes.rest(bound))
-            and self._cache.lacks((bound.key, far))
-        }  # fmt: skip
-        widths = [len(row.ids) for row in rows]
-        carrying = [width + found.get(bound, 0) for width, bound in zip(widths, bounds, strict=True)]
-        spared = sum(max(_A_PASS, length) for length in found.values())
-        return list(found) if found and len(rows) * (max(carrying) - max(widths)) <= spared else []
+        uses = Counter(bound.key for bound in bounds)
+        riding: dict[BoundPrompt, int] = {}
+        for bound in bounds:
+            tokens = len(self.prefixes.rest(bound))
+            if tokens and bound.key is not None and uses[bound.key] == 1 and self._cache.lacks((bound.key, far)):
+                riding[bound] = tokens
+        while riding and not _pays([len(row.ids) for row in rows], [riding.get(bound, 0) for bound in bounds], most):
+            del riding[max(riding, key=lambda bound: riding[bound])]
+        return list(riding)
 
     def keep(self, cold: Sequence[BoundPrompt], batch: Batch, done: Pass) -> None:
         """Keep the prefixes that rows of a pass have carried themselves."""
         for bound in cold:
-            row = batch.owner.index(batch.bounds.index(bound))
+            found = self.prefixes.carried(bound, done, batch.owner.index(batch.bounds.index(bound)))
             assert bound.key is not None, "a prompt in training is not kept"
-            self._cache.put((bound.key, batch.far), self.prefixes.carried(bound, done, row))
+            if found is not None:
+                self._cache.put((bound.key, batch.far), found)
+
+
+def _pays(widths: Sequence[int], carried: Sequence[int], most: int) -> bool:
+    """Whether prefixes of `carried` tokens (0: none) ride with rows of `widths` at a gain, in a pass of `most`."""
+    wide = max(width + tokens for width, tokens in zip(widths, carried, strict=True))
+    spared = sum(max(_A_PASS, tokens) for tokens in carried if tokens)
+    fits = len(widths) == 1 or len(widths) * wide <= most
+    return fits and len(widths) * (wide - max(widths)) <= spared

@@ -17,8 +17,9 @@ class PrefixCache:
     """Keys and values of prefixes, by prompt and side of the `position_switch`; the longest unused one goes first.
 
     It belongs to one backbone in one dtype, and knows neither: give models of another backbone, or of the same one
-    loaded in another dtype, a cache of their own. Any number of threads may ask it. A prefix is computed outside the
-    lock, once, however many ask for it meanwhile: they wait for that one.
+    loaded in another dtype, a cache of their own. Any number of threads may ask it. What `find` computes is computed
+    outside the lock, once, however many ask for it meanwhile: they wait for that one. What a row carries may come from
+    several threads at once, and the first is kept.
 
     Args:
         max_bytes: most bytes of keys and values that are kept; a prefix larger than that is used and not kept.

@@ -11,15 +11,15 @@ from softprompt.backbones.backbone import Backbone, KeyValues
 from softprompt.modeling.bound import BoundPrompt, Prefix
 from softprompt.modeling.forward import Batch, Pass, run_rows
 
-_WORDS = 16
-"""Heads of words that stay; prompts of keys and values trained with one template have theirs in common."""
+_HEADS, _WORDS = 16, 64
+"""Heads of words that stay, and the tokens of each at most: `{bos}`, or a short instruction."""
 
 
 class Prefixes:
     """Runs the shared prefixes of prompts over one backbone.
 
     Gradients reach virtual tokens through the keys and values of their slots; a prompt that is keys and values puts
-    them there as they are, and only the words around them are run: those in front of it, which no prompt changes, once
+    them there as they are, and only the words around them are run: a few in front of it, which no prompt changes, once
     for all. Where rows are not read from left to right there is nothing to run before them: a prefix is a prompt's
     keys and values alone.
 
@@ -29,7 +29,7 @@ class Prefixes:
 
     def __init__(self, backbone: Backbone) -> None:
         self._backbone = backbone
-        self._before = lru_cache(_WORDS)(partial(_run_words, backbone))
+        self._before = lru_cache(_HEADS)(partial(_run_words, backbone))
 
     def run(self, bounds: Sequence[BoundPrompt], *, far: bool = False) -> list[Prefix]:
         """Run everything before the first field, once a prompt and all prompts together.
@@ -61,14 +61,20 @@ class Prefixes:
         if own.past is None or "shared-prefix" not in self._backbone.capabilities or not bound.split[0]:
             return own
         words = bound.split[0]
-        pairs = zip(self._before(words, far), own.past, strict=True)
+        before = self._before(words, far) if len(words) <= _WORDS else _run_words(self._backbone, words, far)
+        pairs = zip(before, own.past, strict=True)
         joined = [(torch.cat([k0, k], 2), torch.cat([v0, v], 2)) for (k0, v0), (k, v) in pairs]
         return Prefix(joined, len(words) + own.length)
 
-    def carried(self, bound: BoundPrompt, done: Pass, row: int) -> Prefix:
-        """Return the prefix that a row of a pass carried itself, in memory of its own."""
+    def carried(self, bound: BoundPrompt, done: Pass, row: int) -> Prefix | None:
+        """Return the prefix that a row of a pass carried itself, in memory of its own.
+
+        None where it has a value that is no number: the row may have overflowed, and its prompt did not.
+        """
         found = _of_row(done, row, len(bound.template.prefix))
         assert found.past is not None, "a row carries tokens"
+        if not all(bool(tensor.isfinite().all()) for tensor in found.past[-1]):
+            return None
         return Prefix([(k.clone(), v.clone()) for k, v in found.past], found.length)
 
     def _own(self, bound: BoundPrompt) -> Prefix:

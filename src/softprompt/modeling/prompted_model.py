@@ -414,7 +414,7 @@ class PromptedModel:
         """Run the rows `part`, which are on one side: what is read of each, `None` where one joined the flight."""
         joining = [writings[i] for i in part]
         asked, owners = [rows[i] for i in part], [bounds[i] for i in part]
-        cold = self._batching.cold(asked, owners, far)
+        cold = self._batching.cold(asked, owners, far, self.budget.tokens)
         batch, places = self._batching.batch(asked, owners, far, cold=cold)
         deep = any(bounds[i].reading.depth for i in part if writings[i] is None)
         done = run_rows(self.backbone, batch, keep=deep or any(joining) or bool(cold))

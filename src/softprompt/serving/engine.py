@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 import torch
 
 from softprompt.backbones.backbone import Backbone
+from softprompt.backbones.hardware import leave_cores
 from softprompt.errors import ConfigError, EngineClosedError
 from softprompt.modeling.answers import Answer
 from softprompt.modeling.bound import BoundPrompt
@@ -86,6 +87,7 @@ class Engine:
         )
         self._broken: Exception | None = None
         self._thread = threading.Thread(target=self._work, name="softprompt-engine", daemon=True)
+        leave_cores()
         self._thread.start()
 
     def __enter__(self) -> Engine:

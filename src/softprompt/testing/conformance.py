@@ -156,6 +156,28 @@ def check_keys_and_values(backbone: Backbone) -> None:
         same(mixed, single, "keys and values among rows")
 
 
+def check_cold_prompts(backbone: Backbone) -> None:
+    """A prompt's first row carries its prefix and scores as ever; what is kept of it then is the prefix."""
+    warm, cold = prompt(backbone, 7, seed=1), [prompt(backbone, length, seed=length) for length in (2, 12)]
+    if backbone.position_switch is None:
+        cold.append(key_values_of(backbone, prompt(backbone, 4, seed=3)))
+    model, each, some = PromptedModel(backbone), [warm, *cold, warm], rows(len(cold) + 2)
+    model.score(some[:2], [warm] * 2)
+    found = [torch.tensor([*answer.probabilities.values()]) for answer in model.score(some, each)]
+    for row, own, one in zip(some, each, found, strict=True):
+        same(one, scores(backbone, [row] * 2, [own] * 2)[0], "the first row of a prompt")
+    for own in cold:
+        kept = [far for far in (False, True) if not model.cache.lacks((own.digest, far))]
+        assert kept, "the first row of a prompt left no prefix"
+        for far in kept:
+            alone = Prefixes(backbone).run([BoundPrompt.of(backbone, own)], far=far)
+            there = model.cache.find((own.digest, far), alone.pop)
+            (wanted,) = alone  # for it was kept
+            for pair, expected in zip(there.past or (), wanted.past or (), strict=True):
+                for tensor, right in zip(pair, expected, strict=True):
+                    same(tensor / right.abs().max(), right / right.abs().max(), "the prefix that is kept")
+
+
 def key_values_of(backbone: Backbone, some: SoftPrompt) -> SoftPrompt:
     """Return the prompt of keys and values that answers as `some`, a prompt of rows in front of the first field."""
     bound = BoundPrompt.of(backbone, some)
@@ -229,6 +251,7 @@ CHECKS = (
     check_against_plain_forward,
     check_prompt_matters,
     check_keys_and_values,
+    check_cold_prompts,
     check_learned_rows,
     check_text,
     check_flight,
