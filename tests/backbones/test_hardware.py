@@ -86,7 +86,7 @@ def test_a_dtype_that_is_not_served(save, tmp_path):
         load_backbone(tmp_path, dtype="fp61")
 
 
-@pytest.mark.skipif(not [*hardware._gnu_openmp()], reason="torch computes without GNU's OpenMP here")
+@pytest.mark.skipif(not hardware._gnu_openmp(), reason="torch computes without GNU's OpenMP here")
 def test_a_thread_that_leaves_its_cores_has_no_team_until_it_computes_again():
     def threads():
         return len(os.listdir("/proc/self/task"))

@@ -20,6 +20,7 @@ from softprompt.errors import (
     TemplateError,
 )
 from softprompt.modeling.sampling import Sampling
+from softprompt.serving import engine as module
 from softprompt.serving.asking import Answering, Ask, Ended, Failed, Piece, Shared, Ticket
 from softprompt.serving.engine import Engine
 from softprompt.testing.conformance import prompt, rows
@@ -123,6 +124,17 @@ def test_what_is_wrong_with_a_request_is_said_where_it_is_made(engine, kinds):
     with pytest.raises(ConfigError, match="deadline is -1; it is in seconds from now"):
         engine.submit(Ask(kinds["text"], FILM, deadline=-1.0))
     assert engine.waiting == 0
+
+
+def test_whoever_has_nothing_to_compute_leaves_the_cores(backbone, kinds, monkeypatch):
+    seen = []
+    monkeypatch.setattr(module, "leave_cores", lambda: seen.append(threading.current_thread().name))
+    with Engine(backbone) as engine:
+        assert seen[0] == threading.current_thread().name  # who starts it
+        engine.submit(Ask(kinds["labels"], FILM)).result(10)
+        before = len(seen)
+        time.sleep(0.4)
+        assert seen[before:] == ["softprompt-engine"]  # once, however long nothing comes
 
 
 def test_numbers_of_an_engine_are_checked(backbone):

@@ -63,3 +63,13 @@ def test_a_request_that_comes_too_late_leaves_its_place():
     with pytest.raises(EngineClosedError, match="takes no more requests"):
         queue.put(SimpleNamespace(ask=SimpleNamespace(name="a")))
     assert (queue.waiting, len(queue._places)) == (0, 0)
+
+
+def test_one_who_waits_is_told_whether_something_came():
+    mail = inbox(4)
+    assert not mail.comes(0.01)
+    mail.reserve("a")
+    mail.put(SimpleNamespace(ask=SimpleNamespace(name="a")))
+    assert mail.comes(10)
+    mail.collect(idle=True, gather=0, enough=1)
+    assert not mail.comes(0.01)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import os
-from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -115,18 +115,21 @@ def leave_cores() -> None:
         openmp.omp_pause_resource_all(_SOFT)
 
 
-def _gnu_openmp() -> Iterator[ctypes.CDLL]:
+@cache
+def _gnu_openmp() -> tuple[ctypes.CDLL, ...]:
     """GNU's OpenMP, where it has been loaded and can pause (OpenMP 5.0, section 3.2.44)."""
     loaded: int | None = getattr(os, "RTLD_NOLOAD", None)
     if loaded is None:
-        return
+        return ()
+    copies = []
     for name in (*map(str, Path(torch.__file__).parent.glob("lib/libgomp*")), "libgomp.so.1"):
         try:
             found = ctypes.CDLL(name, mode=loaded)
         except OSError:
             continue
         if hasattr(found, "omp_pause_resource_all"):
-            yield found
+            copies.append(found)
+    return tuple(copies)
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -32,6 +32,8 @@ from softprompt.serving.worker import Worker
 _LOG = logging.getLogger("softprompt.serving")
 _AHEAD = 64
 """Passes' worth of rows that `run` has read and not yielded: some are answered before those in front of them."""
+_QUIET = 0.05
+"""Seconds without a request after which the cores are left to others."""
 
 
 class Engine:
@@ -231,6 +233,8 @@ class Engine:
 
     def _turn(self) -> bool:
         """Take in what came and do a turn's work; return whether there will be another."""
+        if self._worker.idle and not self._inbox.comes(_QUIET):
+            leave_cores()
         mail = self._inbox.collect(idle=self._worker.idle, gather=self._gather, enough=self._rows)
         self._worker.take_in(mail.asked)
         if mail.over:

@@ -109,6 +109,11 @@ class Inbox:
             self._free(names)
             self._changed.notify()
 
+    def comes(self, seconds: float) -> bool:
+        """Wait until there is something to do; return whether it came within so many seconds."""
+        with self._changed:
+            return self._changed.wait_for(self._something, seconds)
+
     def collect(self, *, idle: bool, gather: float, enough: int) -> Mail:
         """Return what came; an idle engine waits for something, and shortly for more of it.
 
@@ -119,7 +124,7 @@ class Inbox:
         """
         with self._changed:
             if idle:
-                self._changed.wait_for(lambda: self._asked or self._given_up or self._over or self._done)
+                self._changed.wait_for(self._something)
                 self._gather(monotonic() + gather, enough)
             mail = Mail(self._asked, self._given_up, self._over, self._closing)
             self._asked, self._given_up = [], []
@@ -132,9 +137,8 @@ class Inbox:
             self._over = self._over or not drain
             self._changed.notify()
 
-    @property
-    def _done(self) -> bool:
-        return self._closing and not self._waiting
+    def _something(self) -> bool:
+        return bool(self._asked or self._given_up or self._over or (self._closing and not self._waiting))
 
     def _free(self, names: Iterable[str]) -> None:
         for name in names:
