@@ -41,7 +41,7 @@ class PeftScorer:
             import peft
 
             export_peft(prompt, backbone, Path(place, "out"))
-            self._model = peft.PeftModel.from_pretrained(backbone.model, str(Path(place, "out"))).eval()
+            self._model = peft.PeftModel.from_pretrained(backbone.as_in_transformers(), str(Path(place, "out"))).eval()
         self._pad, self._tokenizer = backbone.pad, backbone.tokenizer
         self._template = prompt.template.tokenize(backbone.tokenizer, prompt.length)
         self._trie = LabelTrie.build(prompt.readout, backbone.tokenizer)

@@ -28,7 +28,7 @@ class PrefixTuning:
             import peft
 
             config = peft.PrefixTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=virtual_tokens)
-            self._model = peft.get_peft_model(backbone.model, config).eval()
+            self._model = peft.get_peft_model(backbone.as_in_transformers(), config).eval()
         trained = [p for p in self._model.parameters() if p.requires_grad]
         self.parameters = sum(p.numel() for p in trained)
         self._optimizer = torch.optim.AdamW(trained, lr=1e-3)

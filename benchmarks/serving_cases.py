@@ -99,7 +99,7 @@ def classification(lengths: Sequence[int], rows: int, rounds: int, **setting: An
         sides: dict[str, Callable[[int], object]] = {
             name: partial(_classify, engine, prompt, texts) for name, prompt in {BARE: bare, **prompts}.items()
         }
-        sides[PLAIN] = partial(_classify_plain, model, bare, texts)
+        sides[PLAIN] = partial(_classify_plain, model, forms.backbone.as_in_transformers(), bare, texts)
         seconds = turn_by_turn(sides, rounds=rounds, steps=1)
     return {"seconds": seconds, "rows": rows}
 
@@ -109,7 +109,9 @@ def _classify(engine: Engine, prompt: SoftPrompt | BoundPrompt, texts: Sequence[
 
 
 @torch.inference_mode()
-def _classify_plain(model: PromptedModel, bare: BoundPrompt, texts: Sequence[Mapping[str, str]], _: int) -> None:
+def _classify_plain(
+    model: PromptedModel, causal: Any, bare: BoundPrompt, texts: Sequence[Mapping[str, str]], _: int
+) -> None:
     """Whole rows in batches of like length, and the last state of each with all output rows: transformers by hand."""
     backbone = model.backbone
     rows = [[*bare.template.prefix, *model.encode(row, bare).ids] for row in texts]
@@ -118,8 +120,8 @@ def _classify_plain(model: PromptedModel, bare: BoundPrompt, texts: Sequence[Map
         ids = torch.tensor([rows[i] + [backbone.pad] * (width - len(rows[i])) for i in part])
         last = torch.tensor([len(rows[i]) - 1 for i in part])
         mask = (torch.arange(width)[None] <= last[:, None]).long()
-        hidden = backbone.model.base_model(input_ids=ids, attention_mask=mask, use_cache=False).last_hidden_state
-        backbone.model.get_output_embeddings()(hidden[torch.arange(len(part)), last]).float().softmax(-1)
+        hidden = causal.base_model(input_ids=ids, attention_mask=mask, use_cache=False).last_hidden_state
+        causal.get_output_embeddings()(hidden[torch.arange(len(part)), last]).float().softmax(-1)
 
 
 def decoding(virtual_tokens: int, rows: int, rounds: int, **setting: Any) -> dict[str, Any]:
@@ -154,7 +156,7 @@ class Plain:
 
         self._model, self._bound = model, bound
         self._prefix = torch.tensor([bound.template.prefix])
-        causal = model.backbone.model
+        self._causal = causal = model.backbone.as_in_transformers()
         copy_last_states(causal)
         self._kept = DynamicCache(config=causal.config)
         with torch.inference_mode():
@@ -166,7 +168,7 @@ class Plain:
         kept = copy.deepcopy(self._kept)
         kept.batch_repeat_interleave(len(rows))
         whole = torch.cat([self._prefix.expand(len(rows), -1), rows], dim=1)
-        found = self._model.backbone.model.generate(
+        found = self._causal.generate(
             input_ids=whole, attention_mask=torch.ones_like(whole), past_key_values=kept, do_sample=False,
             max_new_tokens=TOKENS, min_new_tokens=TOKENS, pad_token_id=self._model.backbone.pad,
         )  # fmt: skip

@@ -32,10 +32,10 @@ class Adapters:
     """PEFT's prompt tuning around the same weights: one adapter a prompt, of which one is active at a time."""
 
     def __init__(self, forms: Forms, prompts: Sequence[Tensor]) -> None:
-        copy_last_states(forms.backbone.model)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # PEFT calls what transformers means to rename
             self.model = _adapters(forms, prompts)
+        copy_last_states(self.model.get_base_model())
         self._backbone, self._active = forms.backbone, threading.Lock()
         self._labels = [
             forms.backbone.tokenizer.encode(w, add_special_tokens=False)[0] for w in forms.task.readout.words
@@ -92,7 +92,7 @@ def _adapters(forms: Forms, prompts: Sequence[Tensor]) -> Any:
             task_type="CAUSAL_LM", num_virtual_tokens=LENGTH, prompt_tuning_init="RANDOM", inference_mode=True
         )
 
-    model = peft.get_peft_model(forms.backbone.model, config(), adapter_name="p0").eval()
+    model = peft.get_peft_model(forms.backbone.as_in_transformers(), config(), adapter_name="p0").eval()
     for number in range(1, len(prompts)):
         model.add_adapter(f"p{number}", config())
     for number, rows in enumerate(prompts):

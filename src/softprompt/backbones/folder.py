@@ -15,6 +15,7 @@ from softprompt.backbones.attention import choose_attention
 from softprompt.backbones.digests import file_digest, remembered
 from softprompt.backbones.families import Family, family_of
 from softprompt.backbones.fingerprint import canonical_digest, weights_digest
+from softprompt.backbones.fusing import fuse
 from softprompt.backbones.hardware import choose_dtype
 from softprompt.backbones.heads import HEAD_TENSORS
 from softprompt.backbones.quantised import loading_settings, quantisation_of
@@ -114,6 +115,7 @@ def read_folder(
         model = _model(opened, device, compute, implementation)
         if mesh is not None:
             digest = _weights(opened, model)  # while they are whole
+            fuse(model)
             shard(model, device, mesh)
             return Parts(model, _tokenizer(folder, name), lambda: digest)
         if quantisation_of(opened.config) is None:  # packed weights are put where they belong while they are read

@@ -17,6 +17,7 @@ from softprompt.backbones.attention import GROUPED
 from softprompt.backbones.blank import Blank
 from softprompt.backbones.caches import KeyValues, cache_of, kept_in
 from softprompt.backbones.families import FAMILIES
+from softprompt.backbones.fusing import fuse, unfused
 from softprompt.backbones.operators import Seen, Work
 from softprompt.backbones.stand_ins import REHEARSED, Short, adapted
 
@@ -109,7 +110,8 @@ def rehearse(blank: Blank, step: Step, *, grouped: bool = True) -> Rehearsal:
     Args:
         blank: built with the attention that `attention_for` names.
         step: what to run.
-        grouped: short rows attend as they do on a CPU (`backbones/attention.py`); else as fused kernels do.
+        grouped: as on a CPU: short rows attend together (`backbones/attention.py`), norms go by few rows
+            (`backbones/fusing.py`); else as transformers does with fused kernels.
 
     Returns:
         What it takes; of mixture-of-experts models as if tokens spread evenly.
@@ -122,6 +124,9 @@ def rehearse(blank: Blank, step: Step, *, grouped: bool = True) -> Rehearsal:
 
 
 def _rehearsed(blank: Blank, step: Step, grouped: bool) -> Rehearsal:
+    blank = replace(blank, model=unfused(blank.model))
+    if grouped:
+        fuse(blank.model)
     Short.grouped = grouped and GROUPED in getattr(FAMILIES.get(str(blank.config.model_type)), "attentions", ())
     if hasattr(blank.config, "_experts_implementation"):
         blank.config._experts_implementation = REHEARSED

@@ -202,7 +202,7 @@ class Peft:
             config = peft.PromptTuningConfig(
                 task_type="CAUSAL_LM", num_virtual_tokens=count, prompt_tuning_init="RANDOM"
             )
-            self.model = peft.get_peft_model(backbone.model, config).eval()  # no dropout, on either side
+            self.model = peft.get_peft_model(backbone.as_in_transformers(), config).eval()  # no dropout, on either side
         (self._prompt,) = [p for p in self.model.parameters() if p.requires_grad]
         self._prompt.data.copy_(ours.start)
         self._optimizer = torch.optim.AdamW([self._prompt], lr=1e-3)

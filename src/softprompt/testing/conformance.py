@@ -292,7 +292,7 @@ def _plain(backbone: Backbone, some: SoftPrompt, row: Mapping[str, str]) -> Tens
     assert bound.virtual_tokens is not None
     embedded[ids < 0] = bound.virtual_tokens[-1 - ids[ids < 0]].to(embedded.dtype)
     with torch.no_grad():
-        logits = backbone.model(inputs_embeds=embedded[None], use_cache=False).logits[0, -1].double()
+        logits = backbone.as_in_transformers()(inputs_embeds=embedded[None], use_cache=False).logits[0, -1].double()
     words = [backbone.tokenizer.encode(word, add_special_tokens=False)[0] for word in some.readout.words]
     return torch.softmax(logits[words], dim=0)
 
