@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+from torch.nn.functional import gelu, rms_norm
 
 _OFFSETS: Mapping[str, float] = {
     "Gemma2RMSNorm": 1.0,
@@ -78,8 +79,12 @@ class RMSNorm(Fused):
     def forward(self, hidden: Tensor) -> Tensor:
         """Return [..., D] normalised, in the dtype that it came in."""
         gain = self.weight.float() + self.offset
-        out: Tensor = _Normalised.apply(hidden, gain, self.epsilon)  # type: ignore[no-untyped-call]
-        return out
+        if torch.is_grad_enabled():
+            out: Tensor = _Normalised.apply(hidden, gain, self.epsilon)  # type: ignore[no-untyped-call]
+            return out
+        if 4 * hidden.numel() <= _AT_ONCE:  # a token a row: calls are what takes time
+            return rms_norm(hidden.float(), gain.shape, gain, self.epsilon).to(hidden.dtype)
+        return _normalised(hidden, gain, self.epsilon)[0]
 
     def extra_repr(self) -> str:
         """What `print` shows."""
@@ -91,7 +96,19 @@ class TanhGELU(Fused):
 
     def forward(self, hidden: Tensor) -> Tensor:
         """Return x/2 · (1 + tanh(√(2/π) · (x + 0.044715 x³))), rounded once."""
-        return torch.nn.functional.gelu(hidden, approximate="tanh")
+        return gelu(hidden, approximate="tanh")
+
+
+def _normalised(hidden: Tensor, gain: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:
+    """Return the rows normalised, and the factor of each in fp32."""
+    out = torch.empty_like(hidden)
+    factors = hidden.new_empty((*hidden.shape[:-1], 1), dtype=torch.float32)
+    for x, r, y in _few_rows(hidden, factors, out):
+        wide = x.to(torch.float32, copy=True)
+        torch.linalg.vector_norm(wide, dim=-1, keepdim=True, out=r)
+        r.square_().div_(wide.shape[-1]).add_(epsilon).rsqrt_()
+        y.copy_(wide.mul_(r).mul_(gain))
+    return out, factors
 
 
 class _Normalised(torch.autograd.Function):
@@ -99,13 +116,7 @@ class _Normalised(torch.autograd.Function):
 
     @staticmethod
     def forward(context: Any, hidden: Tensor, gain: Tensor, epsilon: float) -> Tensor:
-        out = torch.empty_like(hidden)
-        factors = hidden.new_empty((*hidden.shape[:-1], 1), dtype=torch.float32)
-        for x, r, y in _few_rows(hidden, factors, out):
-            wide = x.to(torch.float32, copy=True)
-            torch.linalg.vector_norm(wide, dim=-1, keepdim=True, out=r)
-            r.square_().div_(wide.shape[-1]).add_(epsilon).rsqrt_()
-            y.copy_(wide.mul_(r).mul_(gain))
+        out, factors = _normalised(hidden, gain, epsilon)
         context.save_for_backward(hidden, factors, gain)
         return out
 
