@@ -86,6 +86,19 @@ def test_gpt2s_activation_is_torchs() -> None:
         torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("kind", NORMS)
+def test_training_and_serving_see_the_same_numbers(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    own, faster = both(NORMS[kind])
+    rows = torch.randn(5, 7, 24)
+    with torch.no_grad():
+        few, wanted = faster(rows), own(rows)
+    monkeypatch.setattr(fusing, "_AT_ONCE", 500)
+    with torch.no_grad():
+        many = faster(rows)
+    learning = faster(rows.clone().requires_grad_()).detach()
+    assert all(torch.equal(found, wanted) for found in (few, many, learning))
+
+
 def test_rows_that_are_not_there() -> None:
     assert both(LlamaRMSNorm)[1](torch.empty(0, 24)).shape == (0, 24)
 

@@ -105,8 +105,8 @@ def _normalised(hidden: Tensor, gain: Tensor, epsilon: float) -> tuple[Tensor, T
     factors = hidden.new_empty((*hidden.shape[:-1], 1), dtype=torch.float32)
     for x, r, y in _few_rows(hidden, factors, out):
         wide = x.to(torch.float32, copy=True)
-        torch.linalg.vector_norm(wide, dim=-1, keepdim=True, out=r)
-        r.square_().div_(wide.shape[-1]).add_(epsilon).rsqrt_()
+        torch.mean(wide.square(), dim=-1, keepdim=True, out=r)
+        r.add_(epsilon).rsqrt_()
         y.copy_(wide.mul_(r).mul_(gain))
     return out, factors
 
