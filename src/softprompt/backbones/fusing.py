@@ -150,9 +150,9 @@ def _few_rows(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
 
 
 def fuse(model: nn.Module) -> None:
-    """Put faster parts that compute the same in the places of transformers' own, where the model is on a CPU.
+    """Put faster parts that compute the same in the places of transformers' own.
 
-    A model without numbers (on torch's meta device) counts as one on a CPU.
+    Norms only where the model is on a CPU; one without numbers (on torch's meta device) counts as if it were.
 
     Args:
         model: a transformers model; its parameters stay as they are, and are called what they were called.
