@@ -292,20 +292,19 @@ def _plain_loss_and_gradient(backbone: Backbone, some: SoftPrompt) -> tuple[Tens
 
 def _plain_scores(backbone: Backbone, some: SoftPrompt, ids: Tensor, embedded: Tensor) -> Tensor:
     """Label log-probabilities of one row, whose words are one token each or read by learned rows."""
+    plain = backbone.as_in_transformers()
     words = [backbone.tokenizer.encode(word, add_special_tokens=False)[0] for word in some.readout.words]
     if backbone.kind == "encoder-decoder":
         start = torch.tensor([backbone.answer_start])
         if not some.has_rows:
-            logits = backbone.model(inputs_embeds=embedded[None], decoder_input_ids=start).logits[0, -1]
+            logits = plain(inputs_embeds=embedded[None], decoder_input_ids=start).logits[0, -1]
             return torch.log_softmax(logits[words], dim=0)
-        state = backbone.model.base_model(inputs_embeds=embedded[None], decoder_input_ids=start).last_hidden_state[
-            0, -1
-        ]
+        state = plain.base_model(inputs_embeds=embedded[None], decoder_input_ids=start).last_hidden_state[0, -1]
     else:
         mask = (ids == backbone.special.mask) if "{mask}" in some.template.pattern else None
         if mask is not None and not some.has_rows:
-            return torch.log_softmax(backbone.model(inputs_embeds=embedded[None]).logits[0][mask][0][words], dim=0)
-        hidden = backbone.model.base_model(inputs_embeds=embedded[None]).last_hidden_state[0]
+            return torch.log_softmax(plain(inputs_embeds=embedded[None]).logits[0][mask][0][words], dim=0)
+        hidden = plain.base_model(inputs_embeds=embedded[None]).last_hidden_state[0]
         state = hidden[ids >= 0].mean(0) if mask is None else hidden[mask][0]
     states = state[None] if backbone.head is None else backbone.head.states(state[None])
     return torch.log_softmax(states @ some.tensors["readout.weight"].T + some.tensors["readout.bias"], dim=-1)[0]
