@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from softprompt.backbones.families import Family
+from softprompt.backbones.packing import Packing
 from softprompt.errors import ConfigError
 
 GROUPED = "grouped"
@@ -59,6 +60,7 @@ def grouped_attention(
     attention_mask: Tensor | None,
     scaling: float | None = None,
     dropout: float = 0.0,
+    packing: Packing | None = None,
     **settings: Any,
 ) -> tuple[Tensor, None]:
     """Attend with the queries of each group side by side: softmax(scaling · q kᵀ) v.
@@ -71,11 +73,17 @@ def grouped_attention(
         attention_mask: 0 where a query sees a column, else the least number, [B, 1, T, S+T]; None: plainly causal.
         scaling: of the scores; None: 1/√K.
         dropout: zero here: backbones never train.
+        packing: where the queries of all rows stand that come as one row, [1, heads, N, K]; keys and values come laid
+            out.
         settings: what else the layer tells its attention, the window above all, which the mask already holds.
 
     Returns:
-        The attended values [B, T, heads, K], and no weights.
+        The attended values [B, T, heads, K], or [1, N, heads, K] where they are packed, and no weights.
     """
+    if packing is not None:
+        rows = packing.heads(query)
+        attended, _ = grouped_attention(module, rows, key, value, attention_mask, scaling, dropout, **settings)
+        return packing.pack(attended), None
     B, heads, T, K = query.shape
     H, columns = key.shape[1], key.shape[2]
     roomy = key.stride(1) > columns * K  # a cache that grows in place, which a plain product would copy in bf16

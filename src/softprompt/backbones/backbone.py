@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh
 
+from softprompt.backbones.attention import GROUPED
 from softprompt.backbones.bidirectional import Pooling, key_values_of, pool, run_encoder
 from softprompt.backbones.caches import DecoderPast, Growing, KeyValues, cache_of, kept_in
 from softprompt.backbones.families import Capability, Family, Kind, Limits, capabilities_of, family_of, limits_of
@@ -23,6 +24,7 @@ from softprompt.backbones.seq2seq import decode_tokens, encode_rows
 from softprompt.backbones.sharding import in_turn, is_sharded, tied
 from softprompt.backbones.sources import locate
 from softprompt.backbones.special_tokens import SpecialTokens
+from softprompt.backbones.unpadded import is_worth_packing, run_packed
 from softprompt.errors import UnsupportedBackboneError
 from softprompt.shapes import Float, Int
 
@@ -190,6 +192,8 @@ class Backbone:
         if self.kind == "encoder":
             assert not isinstance(past, Growing), "an encoder's rows do not go on"
             return run_encoder(self.model, self.limits, embeddings, mask, positions, past), None
+        if self._may_pack and not isinstance(past, Growing) and is_worth_packing(mask, embeddings.shape[1]):
+            return run_packed(self.model, embeddings, mask, positions, past, keep=keep)
         cache = cache_of(past, self.dtype, keep=keep) if past or keep else None
         output = self.model.base_model(
             inputs_embeds=embeddings,
@@ -299,6 +303,15 @@ class Backbone:
                 f"`{self.name}` has no head that scores words, so it can be read out by learned rows only"
             )
         return self.head.logits(hidden, ids)
+
+    @property
+    def _may_pack(self) -> bool:
+        """Whether rows may run without their padding: `grouped` attention, which is a CPU's, lays them out by itself.
+
+        Batches in training are of like length, and have little padding to spare.
+        """
+        plain = self.position_switch is None and not self.sharded and self.attention == GROUPED
+        return plain and self.device.type == "cpu" and not torch.is_grad_enabled()
 
     def _check_run(self, past: bool, keep: bool) -> None:
         if self.kind == "encoder-decoder":

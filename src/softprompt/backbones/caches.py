@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from softprompt.backbones.packing import Packing
+
 KeyValues = list[tuple[Tensor, Tensor]]
 """One (keys, values) per layer, each [B, H, S, K]; heads and head size may differ by layer."""
 
@@ -38,7 +40,9 @@ class DecoderPast(NamedTuple):
     cross: KeyValues | None = None
 
 
-def cache_of(past: KeyValues | Growing | None, dtype: torch.dtype, *, keep: bool = True) -> Any:
+def cache_of(
+    past: KeyValues | Growing | None, dtype: torch.dtype, *, keep: bool = True, packing: Packing | None = None
+) -> Any:
     """Build a `DynamicCache` that starts at `past`, for one pass.
 
     It is made without the model's configuration: with it, layers with a sliding window keep W-1 columns only, and a
@@ -49,6 +53,7 @@ def cache_of(past: KeyValues | Growing | None, dtype: torch.dtype, *, keep: bool
         past: keys and values to start at; None: nothing. Those that grow are in the cache's dtype.
         dtype: of the cache.
         keep: whether `kept_in` will be asked for what the pass adds.
+        packing: where the tokens of all rows stand that the pass runs as one row.
     """
     from transformers.cache_utils import DynamicCache
 
@@ -58,8 +63,9 @@ def cache_of(past: KeyValues | Growing | None, dtype: torch.dtype, *, keep: bool
     if isinstance(past, Growing):
         cache.layers.extend(GrowingLayer(room, past.start, past.end) for room in past.room)
         return cache
-    cache.layer_class_to_replicate = partial(ReplayLayer, keep=keep)
-    cache.layers.extend(ReplayLayer((k.to(dtype), v.to(dtype)), keep=keep) for k, v in past or ())
+    layer = partial(ReplayLayer, keep=keep, packing=packing)
+    cache.layer_class_to_replicate = layer
+    cache.layers.extend(layer((k.to(dtype), v.to(dtype))) for k, v in past or ())
     return cache
 
 

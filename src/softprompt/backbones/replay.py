@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import DynamicCache, DynamicLayer, EncoderDecoderCache
 
+from softprompt.backbones.packing import Packing
+
 
 class ReplayLayer(DynamicLayer):  # type: ignore[misc]  # transformers is not followed by the type checker
     """One layer's keys and values: what it starts at stays as it is, so that a second run finds what the first did.
@@ -21,11 +23,14 @@ class ReplayLayer(DynamicLayer):  # type: ignore[misc]  # transformers is not fo
     Args:
         start: keys and values of the S slots before, [B, H, S, K]; None: there are none.
         keep: whether the keys and values of all S+T slots are wanted afterwards.
+        packing: where the tokens of all rows stand that are shown as one row; None: they are shown in rows.
     """
 
-    def __init__(self, start: tuple[Tensor, Tensor] | None = None, *, keep: bool = True) -> None:
+    def __init__(
+        self, start: tuple[Tensor, Tensor] | None = None, *, keep: bool = True, packing: Packing | None = None
+    ) -> None:
         super().__init__()
-        self._start, self._keep, self._written = start, keep, False
+        self._start, self._keep, self._packing, self._written = start, keep, packing, False
         if start is not None:
             self.lazy_initialization(*start)
             self.keys, self.values = start
@@ -33,6 +38,8 @@ class ReplayLayer(DynamicLayer):  # type: ignore[misc]  # transformers is not fo
     def update(self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
         """Return the keys and values of all S+T slots; the first time, keep them if they are wanted."""
         keys, values = key_states, value_states
+        if self._packing is not None:
+            keys, values = self._packing.heads(keys), self._packing.heads(values)
         if self._start is not None:
             keys, values = torch.cat([self._start[0], keys], dim=-2), torch.cat([self._start[1], values], dim=-2)
         if self._keep and not self._written:

@@ -1,0 +1,57 @@
+"""Rows of different lengths without their padding: everything but attention sees the real tokens only.
+
+All of a decoder's layers but attention look at one token at a time. So a batch whose rows differ much in length runs as
+one row of all their tokens, and is laid out in rows, padding and all, for attention alone. Krell et al. 2021 (arXiv
+2107.02027) pack rows so for training; here it serves short rows of many lengths, which come together from many askers.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+
+from softprompt.backbones.caches import KeyValues, cache_of, kept_in
+from softprompt.backbones.packing import Packing
+from softprompt.shapes import Float, Int
+
+_WORTH = 0.15
+"""Share of a batch that is padding from which on going without it gains more than laying out for attention costs."""
+
+
+def is_worth_packing(mask: Int[Tensor, "B _"], tokens: int) -> bool:
+    """Say whether so much of the last `tokens` columns is padding that a pass is faster without it."""
+    real = mask[:, mask.shape[1] - tokens :]
+    return bool(real.numel() - int(real.sum()) > _WORTH * real.numel())
+
+
+def run_packed(
+    model: Any,
+    embeddings: Float[Tensor, "B T D"],
+    mask: Int[Tensor, "B _"],
+    positions: Int[Tensor, "B T"],
+    past: KeyValues | None,
+    *,
+    keep: bool,
+) -> tuple[Float[Tensor, "B T Dout"], KeyValues | None]:
+    """Run a decoder whose attention is `grouped` as `Backbone.run` does, without the padding of its rows.
+
+    What stands where a row is padded means nothing, as ever.
+    """
+    from transformers.masking_utils import create_masks_for_generate
+
+    packing = Packing.of(mask[:, mask.shape[1] - embeddings.shape[1] :])
+    cache = cache_of(past, embeddings.dtype, keep=keep, packing=packing)
+    masks = create_masks_for_generate(
+        config=model.config, inputs_embeds=embeddings, attention_mask=mask, past_key_values=cache,
+        position_ids=positions,
+    )  # fmt: skip
+    output = model.base_model(
+        inputs_embeds=packing.pack(embeddings),
+        attention_mask=masks,
+        position_ids=packing.pack(positions),
+        past_key_values=cache,
+        use_cache=False,
+        packing=packing,
+    )
+    return packing.rows(output.last_hidden_state), kept_in(cache) if keep else None
