@@ -18,7 +18,7 @@ VALUES = {
     "abstain_accuracy": 0.75, "race": False, "budget": "9 steps", "parameterization": "residual",
     "settings": {"bottleneck": 8}, "learned_rows": True, "exportable": True, "class_weights": "balanced",
     "select": "macro-f1", "tokens_at_once": 512, "extend": 1, "ensemble": 2,
-    "batch_tokens": 300, "checkpoint_layers": True,
+    "batch_tokens": 300, "checkpoint_layers": True, "compile_layers": False,
 }  # fmt: skip
 
 

@@ -249,7 +249,7 @@ def test_settings_have_the_names_and_defaults_of_training() -> None:
     apart = {"report": False, "settings": None}  # no report: scikit-learn judges; no list or dict is a default
     shared = {name: value for name, value in given.items() if name in known}
     assert shared == {name: apart.get(name, known[name]) for name in shared}
-    run_alone = {"seed", "ensemble", "init_prompt", "checkpoint_every", "checkpoint_layers"}
+    run_alone = {"seed", "ensemble", "init_prompt", "checkpoint_every", "checkpoint_layers", "compile_layers"}
     report_alone = {"test_rows", "probe_rows", "abstain_accuracy"}
     assert set(known) - set(shared) == run_alone | report_alone
 

@@ -79,6 +79,9 @@ class RMSNorm(Fused):
     def forward(self, hidden: Tensor) -> Tensor:
         """Return [..., D] normalised, in the dtype that it came in."""
         gain = self.weight.float() + self.offset
+        if torch.compiler.is_compiling():  # the compiler sees to it that memory is passed over once
+            wide = hidden.float()
+            return (wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + self.epsilon) * gain).to(hidden.dtype)
         if torch.is_grad_enabled():
             out: Tensor = _Normalised.apply(hidden, gain, self.epsilon)  # type: ignore[no-untyped-call]
             return out

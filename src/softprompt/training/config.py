@@ -91,6 +91,10 @@ class TrainConfig(BaseModel):
         bool | None,
         Field(description="run layers again in the backward pass to save memory. By default if it is short"),
     ] = None
+    compile_layers: Annotated[
+        bool | None,
+        Field(description="compile the backbone's layers first, on a CPU. By default where there is enough to train"),
+    ] = None
     validate_every: Annotated[int, Field(ge=1, description="steps between validations")] = 50
     validation_rows: Annotated[int, Field(ge=1, description="validation rows looked at while training")] = 256
     patience: Annotated[int, Field(ge=1, description="validations without improvement before an early stop")] = 3

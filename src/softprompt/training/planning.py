@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from softprompt.backbones.backbone import Backbone
+from softprompt.backbones.compiling import can_compile
+from softprompt.errors import ConfigError
 from softprompt.modeling.prompted_model import PromptedModel
 from softprompt.prompts.soft_prompt import SoftPrompt
 from softprompt.tasks.splits import carve, source_of_chance
@@ -50,6 +52,11 @@ def refuse_misfits(backbone: Backbone, lessons: Sequence[Lesson]) -> None:
     Raises:
         ConfigError, TemplateError, UnknownNameError: settings, template and backbone do not go together.
     """
+    if lessons[0].config.compile_layers and not can_compile(backbone):
+        raise ConfigError(
+            f"compile_layers was asked for, and the layers of `{backbone.name}` ({backbone.family.title}, "
+            f"{backbone.device}) cannot be compiled: those of decoders with `grouped` attention can, on a CPU"
+        )
     for lesson in lessons:
         module, _ = lesson.begin(backbone)
         lesson.bind(backbone, module.materialize())

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from softprompt.backbones.compiling import compiled, is_worth_compiling
 from softprompt.errors import TrainingError
 from softprompt.modeling.prompted_model import PromptedModel
 from softprompt.progress import Meter, meter, say
@@ -83,7 +85,7 @@ class Trainer:
             self._restore()
         elif world.size > 1:
             self._start_alike()
-        with interruption() as asked, meter("training", self._steps) as progress:
+        with interruption() as asked, self._compiled(), meter("training", self._steps) as progress:
             progress.advance(self.step)
             while any(learner.active for learner in self.learners):
                 began = time.monotonic()
@@ -96,6 +98,18 @@ class Trainer:
                 if stop:
                     raise KeyboardInterrupt
         return [learner.fit(self._seconds) for learner in self.learners]
+
+    def _compiled(self) -> AbstractContextManager[object]:
+        """Compile the layers if that is asked for, or pays; by the first step's rows, in a run that goes on too."""
+        backbone, asked = self._model.backbone, self._config.compile_layers
+        if asked is False or (asked is None and not is_worth_compiling(backbone, self._tokens())):
+            return nullcontext()
+        tokens = self._memory.at(0).tokens
+        return compiled(backbone, lambda: gradients(self._model, [each.share(0) for each in self.learners], tokens))
+
+    def _tokens(self) -> int:
+        """Tokens to learn from in all, about: each prompt's first step, as often as it has steps."""
+        return sum(learner.state.until * sum(item.length for _, item in learner.batch(0)) for learner in self.learners)
 
     def _advance(self, progress: Meter) -> None:
         """Do one step of every active prompt, and what is due after it."""

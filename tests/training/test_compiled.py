@@ -1,0 +1,84 @@
+"""Training with compiled layers: asked for or where it pays, the same in a run that is resumed, else refused."""
+
+import json
+import subprocess
+import sys
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from softprompt.errors import ConfigError
+from softprompt.testing.tiny import tiny_backbone
+from softprompt.training import trainer
+from softprompt.training.bank import gradients
+from softprompt.training.train import train
+
+SETTINGS = {"steps": 12, "batch_size": 8, "virtual_tokens": 4, "race": False, "report": False, "checkpoint_every": 5}
+SCRIPT = Path(__file__).with_name("compiled_run.py")
+
+
+@pytest.fixture
+def warmed(monkeypatch):
+    """The rows of every warm-up, in place of compiling."""
+    seen = []
+
+    @contextmanager
+    def instead(_, warm_up):
+        def noted(model, shares, tokens, *rest):
+            seen.append([row.ids for share in shares for row in share.rows])
+            return gradients(model, shares, tokens, *rest)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(trainer, "gradients", noted)
+            warm_up()
+        yield True
+
+    monkeypatch.setattr(trainer, "compiled", instead)
+    return seen
+
+
+def test_a_short_training_is_not_compiled_unless_it_is_asked_for(backbone, task, tmp_path, warmed, monkeypatch):
+    plain = train(backbone, task, run=tmp_path / "short", **SETTINGS)
+    assert not warmed
+    asked = train(backbone, task, run=tmp_path / "asked", compile_layers=True, **SETTINGS)
+    assert len(warmed) == 1
+    monkeypatch.setattr(trainer, "is_worth_compiling", lambda _, tokens: tokens > 12 * 8 * 3)
+    long = train(backbone, task, run=tmp_path / "long", **SETTINGS)
+    assert len(warmed) == 2
+    train(backbone, task, run=tmp_path / "never", compile_layers=False, **SETTINGS)
+    assert len(warmed) == 2
+    for other in (asked, long):  # warming up learns nothing
+        assert all(other.prompt.tensors[site].equal(tensor) for site, tensor in plain.prompt.tensors.items())
+
+
+def test_a_resumed_run_warms_up_by_the_same_rows(backbone, task, tmp_path, warmed, interrupt_in):
+    interrupt_in(9)
+    with pytest.raises(KeyboardInterrupt):
+        train(backbone, task, run=tmp_path, compile_layers=True, **SETTINGS)
+    train(backbone, task, run=tmp_path, compile_layers=True, resume=True, **SETTINGS)
+    assert len(warmed) == 2
+    assert warmed[0] == warmed[1]
+
+
+def test_layers_that_cannot_be_compiled_are_refused(task, tmp_path):
+    with pytest.raises(ConfigError, match=r"compile_layers was asked for, and the layers of `tiny-bert` \(BERT, cpu\)"):
+        train(tiny_backbone("bert"), task, run=tmp_path, compile_layers=True, **SETTINGS)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+def test_killed_and_resumed_it_gives_the_same_bytes(tmp_path):
+    whole = run(tmp_path / "whole", compiles=1)
+    eager = run(tmp_path / "eager", compiles=0)
+    assert whole["losses"] == pytest.approx(eager["losses"], abs=1e-4)
+    assert run(tmp_path / "killed", compiles=1, kill=8) is None
+    assert run(tmp_path / "killed", compiles=1) == whole
+
+
+def run(folder, *, compiles, kill=0):
+    """Train in a process of its own; what it says of its prompt, or None where it was killed."""
+    command = [sys.executable, str(SCRIPT), str(folder), str(compiles), str(kill)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert (done.returncode == 0) == (not kill), done.stderr[-2000:]
+    return None if kill else json.loads(done.stdout)
