@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import resource
+import time
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,7 +12,7 @@ from typing import Any
 import torch
 from ceiling import best_gemm, matmul_parameters, needed_flops, top_operators
 from rounds import turn_by_turn
-from sides import Bare, Ours, Peft
+from sides import Bare, Ours, Peft, as_trained
 from subjects import Setting, backbone_of, task_of
 
 from softprompt.modeling.bound import BoundPrompt
@@ -30,9 +32,18 @@ def training(
     peft = Peft(backbone, task, ours)
     sides = {OURS: ours.step, LABEL_POSITIONS: peft.label_positions, DOCUMENTED: peft.documented}
     kept = {name: step for name, step in sides.items() if name not in (without or ())}
-    seconds = turn_by_turn(kept, rounds=rounds, steps=steps)
+    began = time.perf_counter()
+    with as_trained(chosen, backbone, lambda: ours.step(0)):
+        compiling = time.perf_counter() - began
+        seconds = turn_by_turn(kept, rounds=rounds, steps=steps)
     tokens = [ours.tokens(step) for step in range(1, 1 + rounds * steps)]
-    return {"seconds": seconds, "tokens": tokens, "batch": len(ours.batch(1)), "prefix": ours.prefix}
+    return {
+        "compiling": compiling,
+        "seconds": seconds,
+        "tokens": tokens,
+        "batch": len(ours.batch(1)),
+        "prefix": ours.prefix,
+    }
 
 
 def growth(lengths: list[int], rounds: int, steps: int, **setting: Any) -> dict[str, Any]:
@@ -42,8 +53,10 @@ def growth(lengths: list[int], rounds: int, steps: int, **setting: Any) -> dict[
     ours = {length: Ours(backbone, task, length) for length in lengths}
     bare = Bare(backbone, task, ours[lengths[0]])
     sides = {BARE: bare.step, **{str(length): side.step for length, side in ours.items()}}
-    seconds = turn_by_turn(sides, rounds=rounds, steps=steps, warmup=2)
     last = 1 + rounds * steps
+    with as_trained(chosen, backbone, lambda: [step(0) for step in sides.values()]):
+        seconds = turn_by_turn(sides, rounds=rounds, steps=steps, warmup=2)
+        operators = {str(length): top_operators(side.step, last) for length, side in ours.items()}
     counted = range(2, last + 1)
     return {
         "seconds": seconds,
@@ -52,7 +65,7 @@ def growth(lengths: list[int], rounds: int, steps: int, **setting: Any) -> dict[
         "parameters": (parameters := matmul_parameters(backbone)),
         "flops_per_token": needed_flops(parameters, 1),
         "gemm": best_gemm(backbone.dtype, chosen.pick(9, 3)),
-        "operators": {str(length): top_operators(side.step, last) for length, side in ours.items()},
+        "operators": operators,
     }
 
 
@@ -82,8 +95,9 @@ def memory(virtual_tokens: int, side: str, steps: int, **setting: Any) -> dict[s
         peft = Peft(backbone, task, ours)
         step = peft.documented if side == DOCUMENTED else peft.label_positions
     loaded = _resident()
-    for number in range(steps):
-        step(number)
+    with as_trained(chosen, backbone, lambda: step(0)) if side == OURS else nullcontext():
+        for number in range(steps):
+            step(number)
     return {"loaded": loaded, "peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
 
 

@@ -6,7 +6,7 @@ import os
 import statistics
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -15,6 +15,9 @@ from rounds import turn_by_turn
 from sides import Ours
 from subjects import Setting, backbone_of, task_of
 from torch import nn
+
+from softprompt.backbones.backbone import Backbone
+from softprompt.backbones.compiling import compiled as layers_compiled
 
 
 def eager(virtual_tokens: int, steps: int, **setting: Any) -> dict[str, Any]:
@@ -39,19 +42,22 @@ def compiled(part: str, virtual_tokens: int, steps: int, cache: str, **setting: 
     began = time.perf_counter()
     ours.step(2)
     usual = time.perf_counter() - began
-    switch = Switch(modules)
     torch._dynamo.reset()
-    torch._dynamo.config.recompile_limit = 4 * len(modules)  # a layer is told by its index: one graph each
-    try:
-        warming = [_timed(lambda n=number: switch.on(ours.step, n)) for number in range(3, 3 + steps)]
-    except Exception as error:  # noqa: BLE001  what the compiler raises is a finding
-        return {"failed": f"{type(error).__name__}: {str(error).splitlines()[0][:200]}"}
-    # The same batches again: what is new to the compiler has been seen.
-    sides = {"eager": ours.step, "compiled": lambda number: switch.on(ours.step, number)}
-    seconds = turn_by_turn(sides, rounds=steps - 1, steps=1, warmup=4)
+    torch._dynamo.config.recompile_limit = 4 * len(modules)
+    with ExitStack() as stack:
+        try:
+            began = time.perf_counter()
+            switch = stack.enter_context(_layers(backbone, ours) if part == "layers" else nullcontext(_each(modules)))
+            warming = [time.perf_counter() - began]
+            warming += [_timed(lambda n=number: switch.on(ours.step, n)) for number in range(3, 3 + steps)]
+        except Exception as error:  # noqa: BLE001  what the compiler raises is a finding
+            return {"failed": f"{type(error).__name__}: {str(error).splitlines()[0][:200]}"}
+        # The same batches again: what is new to the compiler has been seen.
+        sides = {"eager": ours.step, "compiled": lambda number: switch.on(ours.step, number)}
+        seconds = turn_by_turn(sides, rounds=steps - 1, steps=1, warmup=4)
     return {
         "modules": len(modules), "usual": usual, "first steps": warming, "seconds": seconds,
-        "compiling": sum(warming) - len(warming) * statistics.median(seconds["compiled"]),
+        "compiling": sum(warming) - steps * statistics.median(seconds["compiled"]),
         "graphs": int(torch._dynamo.utils.counters["stats"]["unique_graphs"]),
         "breaks": sum(torch._dynamo.utils.counters["graph_break"].values()),
     }  # fmt: skip
@@ -60,22 +66,32 @@ def compiled(part: str, virtual_tokens: int, steps: int, cache: str, **setting: 
 class Switch:
     """Modules whose forward is compiled while a function runs, and eager otherwise."""
 
-    def __init__(self, modules: list[nn.Module]) -> None:
-        self._made = [(module, module.forward, torch.compile(module.forward, dynamic=True)) for module in modules]
+    def __init__(self, made: dict[nn.Module, Any]) -> None:
+        self._made = made
 
     def on(self, function: Callable[[int], object], number: int) -> None:
-        with self._compiled():
-            function(number)
-
-    @contextmanager
-    def _compiled(self) -> Iterator[None]:
-        for module, _, fast in self._made:
-            module.forward = fast  # type: ignore[method-assign]
         try:
-            yield
+            for module, fast in self._made.items():
+                module.forward = fast
+            function(number)
         finally:
-            for module, slow, _ in self._made:
-                module.forward = slow  # type: ignore[method-assign]
+            for module in self._made:
+                del module.forward
+
+
+def _each(modules: list[nn.Module]) -> Switch:
+    """Every module compiled by itself."""
+    return Switch({module: torch.compile(module.forward, dynamic=True) for module in modules})
+
+
+@contextmanager
+def _layers(backbone: Backbone, ours: Ours) -> Iterator[Switch]:
+    """The layers, as the trainer compiles them."""
+    with layers_compiled(backbone, lambda: ours.step(2)) as able:
+        if not able:
+            raise RuntimeError("the layers could not be compiled")
+        made = {module: vars(module).pop("forward") for module in backbone.model.modules() if "forward" in vars(module)}
+        yield Switch(made)
 
 
 KINDS = {"norms": ("RMSNorm", "LayerNorm"), "mlp": ("MLP",), "layers": ("DecoderLayer", "Block")}

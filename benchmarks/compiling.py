@@ -13,7 +13,8 @@ from rounds import median_ratio
 from subjects import Setting
 
 PROCEDURE = """One training step of ours, 20 virtual tokens, on the batches of a real run, whose lengths differ from
-step to step; `torch.compile(forward, dynamic=True)` on each module of one kind, each kind in a process of its own.
+step to step; norms and MLPs: `torch.compile(forward, dynamic=True)` on each module; layers: as the trainer compiles
+them for a long training, one graph for all (`softprompt/backbones/compiling.py`). Each kind in a process of its own.
 Compiled and eager steps take turns in that process. Compiling: the first steps' time beyond that of as many steady
 compiled ones, once with an empty cache (cold) and once more in a fresh process with the cache that this left (warm).
 Break-even: the steps after which compiling has paid for itself; *never* where the compiled step is not faster."""

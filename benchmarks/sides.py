@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING
 
 import torch
 from torch.nn.functional import cross_entropy
 
+from softprompt.backbones.compiling import compiled
 from softprompt.methods.documented import IGNORED, Ours, Peft, Rows
 
 if TYPE_CHECKING:
+    from subjects import Setting
+
     from softprompt.backbones.backbone import Backbone
     from softprompt.tasks.task import Task
 
-__all__ = ["Bare", "Ours", "Peft"]
+__all__ = ["Bare", "Ours", "Peft", "as_trained"]
+
+
+def as_trained(setting: Setting, backbone: Backbone, warm_up: Callable[[], object]) -> AbstractContextManager[object]:
+    """Steps in the block run with compiled layers, as in any training of some length; tiny forms run without."""
+    return nullcontext() if setting.quick else compiled(backbone, warm_up)
 
 
 class Bare:

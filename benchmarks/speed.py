@@ -24,7 +24,8 @@ the median of the ratios of the rounds. Each process is fresh. Dropout is off on
 
 - *PEFT, as documented*: `get_peft_model` with `PromptTuningConfig`, labels -100 but at the answer, logits everywhere.
 - *PEFT, label positions only*: PEFT's rows, but the base model without its head, its output matrix at the labels only.
-- *softprompt*: the trainer's own step with its monitors and gradient clipping.
+- *softprompt*: the trainer's own step with its monitors and gradient clipping, its layers compiled as in any training
+  long enough (`compile.md` has steps without). PEFT's documented step runs as transformers has it.
 - *P = 0*: whole rows behind their own BOS, forward, and backward to the embedded tokens; no optimizer."""
 
 
@@ -69,7 +70,10 @@ def _memory(setting: Setting, virtual_tokens: int, side: str) -> dict[str, float
 
 
 def _training_table(training: Mapping[str, Mapping[int, Mapping[str, Any]]]) -> Table:
-    columns = ["backbone", "P", "tokens a row", OURS, DOCUMENTED, LABEL_POSITIONS, "× documented (aim)", "× label pos."]
+    columns = [
+        "backbone", "P", "tokens a row", OURS, DOCUMENTED, LABEL_POSITIONS, "× documented (aim)", "× label pos.",
+        "compiling, s, once",
+    ]  # fmt: skip
     table = Table("Training, examples a second", columns)
     for backbone, lengths in training.items():
         for P, found in lengths.items():
@@ -80,7 +84,7 @@ def _training_table(training: Mapping[str, Mapping[int, Mapping[str, Any]]]) -> 
             table.rows.append([
                 backbone, str(P), f"{statistics.mean(found['tokens']) / found['batch']:.1f}", rate[OURS],
                 rate.get(DOCUMENTED, "out of memory"), rate[LABEL_POSITIONS],
-                f"**{ratio.get(DOCUMENTED, '–')}** (≥ {aim:g})", ratio[LABEL_POSITIONS],
+                f"**{ratio.get(DOCUMENTED, '–')}** (≥ {aim:g})", ratio[LABEL_POSITIONS], f"{found['compiling']:.0f}",
             ])  # fmt: skip
     table.note = "Tokens a row are counted from the first field on; the prompt's own are not among them."
     return table

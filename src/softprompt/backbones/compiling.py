@@ -20,7 +20,7 @@ from softprompt.progress import say
 if TYPE_CHECKING:
     from softprompt.backbones.backbone import Backbone
 
-_FLOP = 1.5e13
+_FLOP = 1e13
 """Work of a thread from which on compiling pays: on a core of two teraflops half a minute, which compiling takes."""
 _GRAPHS = 64
 """Graphs that a process may hold: of the kinds of layers of all its backbones."""
