@@ -1,7 +1,11 @@
 """What every method that trains weights must do, on decoders of three families."""
 
 import builtins
+import subprocess
+import sys
+from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,7 +14,7 @@ import torch
 from softprompt.errors import MissingExtraError, TemplateError, UnsupportedBackboneError
 from softprompt.evaluation.evaluation import gold_indices
 from softprompt.evaluation.metrics import calibrated, log_loss
-from softprompt.methods import pauses
+from softprompt.methods import pauses, tuned
 from softprompt.methods.catalogue import method
 from softprompt.methods.houlsby import BOTTLENECK
 from softprompt.methods.lora import RANK
@@ -95,6 +99,33 @@ def test_a_killed_fit_goes_on_to_the_same_numbers(task, name, tmp_path, monkeypa
     rows = task.splits["test"]
     np.testing.assert_array_equal(again.predictor.log_probabilities(rows), whole.predictor.log_probabilities(rows))
     assert [point.loss for point in again.course.points] == [point.loss for point in whole.course.points]
+
+
+def test_where_there_is_enough_to_train_the_layers_are_compiled(task, monkeypatch):
+    asked = []
+
+    @contextmanager
+    def instead(backbone, warm_up):
+        warm_up()
+        assert all(parameter.grad is None for parameter in backbone.model.parameters())
+        asked.append(backbone)
+        yield True
+
+    plain = method("lora").fit(tiny_backbone("gpt2"), task, 0, Effort(examples=48))
+    monkeypatch.setattr(tuned, "compiled", instead)
+    monkeypatch.setattr(tuned, "is_worth_compiling", lambda _, tokens: tokens >= 48 * 4)
+    backbone = tiny_backbone("gpt2")
+    found = method("lora").fit(backbone, task, 0, Effort(examples=48))
+    assert asked == [backbone]
+    assert [point.loss for point in found.course.points] == [point.loss for point in plain.course.points]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
+def test_compiled_it_learns_the_same(name):
+    command = [sys.executable, str(Path(__file__).with_name("compiled_fit.py")), name]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
 
 
 def _linear(family):

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from softprompt.backbones.compiling import compiled, is_worth_compiling
 from softprompt.errors import UnsupportedBackboneError
 from softprompt.evaluation.metrics import calibrated
 from softprompt.methods.label_reader import LabelReader, Translate
@@ -112,7 +114,11 @@ class Tuned:
         opened, reader = self.prepare(backbone, rows, seed, effort.readout)
         try:
             plan = Plan.of(rows.count, len(rows.task.labels), self.base_rate or 0.0, effort)
-            course = tune(reader, rows, plan, effort, title=self.title)
+            began = time.monotonic()
+            with _compiled(opened.backbone, reader, rows, plan):
+                compiling = time.monotonic() - began
+                course = tune(reader, rows, plan, effort, title=self.title)
+            course = replace(course, seconds=course.seconds + compiling)
         finally:
             opened.close()
         reader.read_by(backbone)
@@ -151,6 +157,21 @@ class Tuned:
             switch=kept.put,
             notes=opened.notes,
         )
+
+
+def _compiled(backbone: Backbone, reader: LabelReader, rows: TokenRows, plan: Plan) -> AbstractContextManager[object]:
+    """Compile the layers where there is enough to train, as our own trainer does."""
+    first = rows.batch(0)
+    if not is_worth_compiling(backbone, plan.most * sum(len(row.ids) for row in first) // len(first)):
+        return nullcontext()
+
+    def warm_up() -> None:
+        reader.loss(first).backward()
+        for group in reader.groups(1.0):
+            for parameter in group["params"]:
+                parameter.grad = None
+
+    return compiled(backbone, warm_up)
 
 
 @dataclass

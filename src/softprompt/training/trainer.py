@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -99,13 +99,17 @@ class Trainer:
                     raise KeyboardInterrupt
         return [learner.fit(self._seconds) for learner in self.learners]
 
-    def _compiled(self) -> AbstractContextManager[object]:
+    @contextmanager
+    def _compiled(self) -> Iterator[None]:
         """Compile the layers if that is asked for, or pays; by the first step's rows, in a run that goes on too."""
-        backbone, asked = self._model.backbone, self._config.compile_layers
+        backbone, asked, began = self._model.backbone, self._config.compile_layers, time.monotonic()
         if asked is False or (asked is None and not is_worth_compiling(backbone, self._tokens())):
-            return nullcontext()
+            yield
+            return
         tokens = self._memory.at(0).tokens
-        return compiled(backbone, lambda: gradients(self._model, [each.share(0) for each in self.learners], tokens))
+        with compiled(backbone, lambda: gradients(self._model, [each.share(0) for each in self.learners], tokens)):
+            self._seconds += time.monotonic() - began
+            yield
 
     def _tokens(self) -> int:
         """Tokens to learn from in all, about: each prompt's first step, as often as it has steps."""
