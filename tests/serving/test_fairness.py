@@ -85,6 +85,15 @@ def test_rows_of_other_lengths_come_later_than_make_a_pass_mostly_padding():
     assert [each.width for each in waiting.take(0)] == [100, 90]
 
 
+def test_rows_of_other_lengths_share_a_pass_that_runs_without_padding():
+    waiting = Waiting(rows=16, tokens=4096, unpadded=True)
+    widths = [14, 20, 30, 45] * 4 + [200] * 2
+    for number, width in enumerate(widths):
+        waiting.add(request(f"n{number}", width))
+    assert sorted(each.width for each in waiting.take(0)) == sorted(widths[:16])
+    assert [each.width for each in waiting.take(0)] == [200, 200]
+
+
 def test_names_share_a_pass_and_the_one_that_waited_longest_begins_it():
     waiting = Waiting(rows=4, tokens=1000)
     for _ in range(40):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from types import SimpleNamespace
 
 import pytest
@@ -73,3 +75,31 @@ def test_one_who_waits_is_told_whether_something_came():
     assert mail.comes(10)
     mail.collect(idle=True, gather=0, enough=1)
     assert not mail.comes(0.01)
+
+
+@pytest.mark.parametrize(("gather", "together"), [(1.0, 4), (0.02, 1)])
+def test_an_idle_engine_waits_for_company_as_long_as_it_keeps_coming(gather, together):
+    mail = inbox(8)
+
+    def ask_in_turn():
+        for number in range(4):
+            mail.reserve(f"n{number}")
+            mail.put(SimpleNamespace(ask=SimpleNamespace(name=f"n{number}")))
+            time.sleep(0.03)
+
+    asker = threading.Thread(target=ask_in_turn)
+    asker.start()
+    began = time.monotonic()
+    found = mail.collect(idle=True, gather=gather, enough=8)
+    asker.join()
+    assert len(found.asked) == together
+    assert time.monotonic() - began < 0.9  # company that does not come is not waited for to the end
+
+
+def test_enough_company_is_not_waited_for():
+    mail = inbox(8)
+    mail.reserve("a")
+    mail.put(SimpleNamespace(ask=SimpleNamespace(name="a")))
+    began = time.monotonic()
+    assert len(mail.collect(idle=True, gather=10, enough=1).asked) == 1
+    assert time.monotonic() - began < 1

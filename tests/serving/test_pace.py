@@ -65,3 +65,13 @@ def test_the_wait_follows_the_rate_at_which_requests_end():
     for number in range(3000):  # it has become slower, and that is seen
         pace.ended(1, 51.0 + number / 10)
     assert pace.wait_for(100) == pytest.approx(10.0, rel=0.3)
+
+
+def test_long_passes_are_worth_waiting_for_company():
+    pace = Pace(pause=0.1)
+    assert pace.company(0.002) == 0.002
+    pace.passed(100, 0.01)
+    assert pace.company(0.002) == 0.002
+    for _ in range(100):
+        pace.passed(500, 0.2)
+    assert pace.company(0.002) == pytest.approx(0.02)

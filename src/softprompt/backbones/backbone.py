@@ -106,6 +106,12 @@ class Backbone:
         return self.limits.max_positions
 
     @property
+    def packs(self) -> bool:
+        """Whether rows run without padding where nothing is learned: `grouped`, a CPU's attention, lays them out."""
+        plain = self.position_switch is None and not self.sharded
+        return plain and self.attention == GROUPED and self.device.type == "cpu"
+
+    @property
     def position_switch(self) -> int | None:
         """Longrope's original length, else None.
 
@@ -192,7 +198,8 @@ class Backbone:
         if self.kind == "encoder":
             assert not isinstance(past, Growing), "an encoder's rows do not go on"
             return run_encoder(self.model, self.limits, embeddings, mask, positions, past), None
-        if self._may_pack and not isinstance(past, Growing) and is_worth_packing(mask, embeddings.shape[1]):
+        learns = torch.is_grad_enabled()  # batches in training are of like length, and have little padding to spare
+        if self.packs and not learns and not isinstance(past, Growing) and is_worth_packing(mask, embeddings.shape[1]):
             return run_packed(self.model, embeddings, mask, positions, past, keep=keep)
         cache = cache_of(past, self.dtype, keep=keep) if past or keep else None
         output = self.model.base_model(
@@ -303,15 +310,6 @@ class Backbone:
                 f"`{self.name}` has no head that scores words, so it can be read out by learned rows only"
             )
         return self.head.logits(hidden, ids)
-
-    @property
-    def _may_pack(self) -> bool:
-        """Whether rows may run without their padding: `grouped` attention, which is a CPU's, lays them out by itself.
-
-        Batches in training are of like length, and have little padding to spare.
-        """
-        plain = self.position_switch is None and not self.sharded and self.attention == GROUPED
-        return plain and self.device.type == "cpu" and not torch.is_grad_enabled()
 
     def _check_run(self, past: bool, keep: bool) -> None:
         if self.kind == "encoder-decoder":

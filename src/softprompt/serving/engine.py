@@ -51,7 +51,8 @@ class Engine:
         observer: is told of everything that happens.
         catalog: finds the prompts that `run` is given by name.
         pause: seconds for which a pass over new rows may hold up those in flight; two of their steps, if that is more.
-        gather: most seconds for which an engine that was idle waits for more requests once one came.
+        gather: most seconds for which an engine that was idle waits for more requests once one came; where passes are
+            long it may wait for a tenth of one, as long as requests keep coming.
         passes: runs the requests; by default the model does.
 
     Raises:
@@ -77,12 +78,12 @@ class Engine:
         self.model = PromptedModel(model) if isinstance(model, Backbone) else model
         self._observer: Observer = Unobserved() if observer is None else Harmless(observer)
         self._catalog, self._rows, self._gather = catalog, rows, gather
-        pace = Pace(pause)
+        self._pace = pace = Pace(pause)
         self._inbox = Inbox(queue, pace.wait_for)
         self._worker = Worker(
             self.model,
             Passes(self.model, rows, step_tokens) if passes is None else passes,
-            Waiting(rows, step_tokens),
+            Waiting(rows, step_tokens, unpadded=self.model.backbone.packs),
             pace=pace,
             observer=self._observer,
             inbox=self._inbox,
@@ -235,7 +236,8 @@ class Engine:
         """Take in what came and do a turn's work; return whether there will be another."""
         if self._worker.idle and not self._inbox.comes(_QUIET):
             leave_cores()
-        mail = self._inbox.collect(idle=self._worker.idle, gather=self._gather, enough=self._rows)
+        company = self._pace.company(self._gather)
+        mail = self._inbox.collect(idle=self._worker.idle, gather=company, enough=self._rows)
         self._worker.take_in(mail.asked)
         if mail.over:
             return False

@@ -11,8 +11,8 @@ from typing import NamedTuple
 from softprompt.errors import EngineClosedError, QueueFullError
 from softprompt.serving.ticket import Request
 
-_QUIET = 0.0004
-"""Seconds without a new request after which an idle engine waits for no more company of the first."""
+_QUIET = 0.2
+"""Share of the longest wait for company after which, if none has come, an idle engine waits no more."""
 
 
 _SPARE = 8
@@ -125,7 +125,7 @@ class Inbox:
         with self._changed:
             if idle:
                 self._changed.wait_for(self._something)
-                self._gather(monotonic() + gather, enough)
+                self._gather(gather, enough)
             mail = Mail(self._asked, self._given_up, self._over, self._closing)
             self._asked, self._given_up = [], []
             return mail
@@ -147,13 +147,14 @@ class Inbox:
             if not self._places[name]:
                 del self._places[name]
 
-    def _gather(self, until: float, enough: int) -> None:
+    def _gather(self, most: float, enough: int) -> None:
         """Wait while requests keep coming, so that those asked at once share a pass."""
+        until = monotonic() + most
         while len(self._asked) < enough and not self.closed:
             before, left = len(self._asked), until - monotonic()
             if left <= 0:
                 return
-            self._changed.wait(min(left, _QUIET))
+            self._changed.wait(min(left, _QUIET * most))
             if len(self._asked) == before:
                 return
 

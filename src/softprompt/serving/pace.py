@@ -4,6 +4,8 @@ from __future__ import annotations
 
 _MEMORY = 0.8
 """Of what was measured before that stays at each new measurement."""
+_COMPANY = 0.1
+"""Share of a pass's time for which an idle engine may wait for more requests once one came."""
 _WINDOW = 10.0
 """Seconds over which ends of requests are counted."""
 
@@ -34,7 +36,7 @@ class Pace:
 
     def __init__(self, pause: float) -> None:
         self._pause = pause
-        self._token, self._step = Mean(), Mean()
+        self._token, self._step, self._pass = Mean(), Mean(), Mean()
         self._since: float | None = None
         self._last: float | None = None
         self._ended, self._rate = 0.0, 0.0
@@ -42,6 +44,7 @@ class Pace:
     def passed(self, tokens: int, seconds: float) -> None:
         """Learn what a pass over new rows took, padding counted."""
         self._token.add(seconds / max(tokens, 1))
+        self._pass.add(seconds)
 
     def stepped(self, seconds: float) -> None:
         """Learn what a step of the rows in flight took."""
@@ -60,6 +63,13 @@ class Pace:
             return max(1, most // 8)
         seconds = max(self._pause, 2 * (self._step.value or 0.0))
         return max(1, min(most, int(seconds / max(self._token.value, 1e-9))))
+
+    def company(self, least: float) -> float:
+        """Return for how many seconds an idle engine may wait for more requests: `least`, or a tenth of a pass.
+
+        Those that were answered together ask again together, and are better served in one pass than in two.
+        """
+        return max(least, _COMPANY * (self._pass.value or 0.0))
 
     def begins(self, now: float) -> None:
         """Learn that there is work from the time `now`, in seconds, and was none since the last request ended."""

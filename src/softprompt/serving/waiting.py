@@ -18,6 +18,8 @@ _OLDEST = 4
 may wait for ever."""
 _WORTH = 8
 """A pass of this part of its tokens is worth running, and more of them only while less than a quarter is padding."""
+_WORTH_UNPADDED = 2
+"""The same where rows run without their padding, which then costs attention and memory only."""
 
 
 class Waiting:
@@ -32,10 +34,12 @@ class Waiting:
     Args:
         rows: most rows of a pass.
         tokens: most tokens of a pass, padding counted; one row may have more.
+        unpadded: rows run without their padding.
     """
 
-    def __init__(self, rows: int, tokens: int) -> None:
+    def __init__(self, rows: int, tokens: int, *, unpadded: bool = False) -> None:
         self.rows, self.tokens = rows, tokens
+        self._worth = _WORTH_UNPADDED if unpadded else _WORTH
         self._read, self._written = Turns[Request](), Turns[Request]()
         self._view: list[Request] = []
         self._passes = 0
@@ -129,7 +133,7 @@ class Waiting:
                 continue
             widest, real = max(widest, request.width), real + request.width
             padded = widest * (len(chosen) + 1)
-            wasteful = padded > self.tokens // _WORTH and 3 * padded > 4 * real
+            wasteful = padded > self.tokens // self._worth and 3 * padded > 4 * real
             if len(chosen) == self.rows or padded > tokens or wasteful:
                 break
             places -= request.writing is not None
