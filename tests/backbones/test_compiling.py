@@ -14,21 +14,13 @@ FAMILIES = [name for name in TINY_FAMILIES if tiny_backbone(name).attention == "
 SCRIPT = Path(__file__).with_name("compile_family.py")
 
 
-def check(family):
+@pytest.mark.slow
+@pytest.mark.parametrize("family", FAMILIES)
+def test_one_graph_serves_all_layers_and_all_lengths(family):
     """In a process of its own, for the type checks of this one are not what is to be compiled."""
     command = [sys.executable, str(SCRIPT), family]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
-
-
-def test_one_graph_serves_all_layers_and_all_lengths():
-    check("gemma3")
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("family", [name for name in FAMILIES if name != "gemma3"])
-def test_every_family_computes_the_same(family):
-    check(family)
 
 
 def test_layers_run_as_ever_where_they_cannot_be_compiled(capsys):
