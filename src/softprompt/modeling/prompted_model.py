@@ -38,6 +38,8 @@ Row = Mapping[str, str]
 Read = tuple[Tensor, Tensor]
 """What is read behind a row: the log-probabilities of its answers, [C], and the state at its end, [D]."""
 
+_PREFIX_SLOTS = 4
+"""Slots of a shared prefix that cost a row what a token of its own does: they meet nothing but attention."""
 _BOUND_BYTES = 32 * 1024 * 1024
 """Of kept prompts that stay bound for later calls; the last one does, however large."""
 
@@ -398,7 +400,7 @@ class PromptedModel:
     def _parts(self, rows: Sequence[EncodedRow], bounds: Sequence[BoundPrompt]) -> Iterator[tuple[bool, list[int]]]:
         """Cut rows into batches of one side and of like length, within the budget: side and places of each."""
         for far, members in self.sides(rows, bounds):
-            widths = [len(rows[i].ids) + len(bounds[i].template.prefix) for i in members]
+            widths = [len(rows[i].ids) + len(bounds[i].template.prefix) // _PREFIX_SLOTS for i in members]
             for part in by_length(widths, self.budget.rows, self.budget.tokens):
                 yield far, [members[j] for j in part]
 
