@@ -1,47 +1,49 @@
-"""Does `torch.compile` pay in training? Its own time included, cold and warm, part by part."""
+"""Does compiling the layers pay in training? Its own time included, cold and warm."""
 
 from __future__ import annotations
 
 import statistics
 import tempfile
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import child
 from results import Result, Table
 from rounds import median_ratio
-from subjects import Setting
+from subjects import GPT2, Setting
 
-PROCEDURE = """One training step of ours, 20 virtual tokens, on the batches of a real run, whose lengths differ from
-step to step; norms and MLPs: `torch.compile(forward, dynamic=True)` on each module; layers: as the trainer compiles
-them for a long training, one graph for all (`softprompt/backbones/compiling.py`). Each kind in a process of its own.
-Compiled and eager steps take turns in that process. Compiling: the first steps' time beyond that of as many steady
-compiled ones, once with an empty cache (cold) and once more in a fresh process with the cache that this left (warm).
-Break-even: the steps after which compiling has paid for itself; *never* where the compiled step is not faster."""
+PROCEDURE = """One training step of ours on the batches of a real run, whose lengths differ from step to step, with layers as the
+trainer compiles them for a long training, one graph for all (`softprompt/backbones/compiling.py`), and with layers as
+they are. Both take turns in one process. Compiling: seconds until the first compiled step is done, less a step, once
+with an empty cache (cold) and once more in a fresh process with the cache that this left (warm). Break-even: the steps
+after which compiling has paid for itself; *never* where the compiled step is not faster."""
 
-VIRTUAL_TOKENS = 20
-PARTS = ("norms", "mlp", "layers")
+LENGTHS = (20, 100)
 
 
 def compiling(setting: Setting) -> Result:
     steps = setting.pick(12, 4)
-    eager = child.call("compile_cases", "eager", **setting.plain(virtual_tokens=VIRTUAL_TOKENS, steps=steps))
-    found = {part: _part(setting, part, steps) for part in PARTS}
+    subjects = [
+        (chosen, P) for chosen in (setting, replace(setting, backbone=GPT2)) for P in setting.pick(LENGTHS, (2,))
+    ]
+    eager = child.call("compile_cases", "eager", **setting.plain(virtual_tokens=LENGTHS[0], steps=steps))
+    found = {f"{chosen.backbone}, P = {P}": _runs(chosen, P, steps) for chosen, P in subjects}
     tables = [_table(found), _operators(eager)]
     figures = {"eager": eager, "compiled": found}
-    return Result("compile", "torch.compile in training", PROCEDURE, tables, figures, setting.files("sst2"))
+    return Result("compile", "Compiled layers in training", PROCEDURE, tables, figures, setting.files("sst2"))
 
 
-def _part(setting: Setting, part: str, steps: int) -> dict[str, Any]:
+def _runs(setting: Setting, virtual_tokens: int, steps: int) -> dict[str, Any]:
     """Twice with one cache: cold, then warm."""
     with tempfile.TemporaryDirectory() as cache:
-        asked = setting.plain(part=part, virtual_tokens=VIRTUAL_TOKENS, steps=steps, cache=cache)
+        asked = setting.plain(virtual_tokens=virtual_tokens, steps=steps, cache=cache)
         return {name: _tried(asked) for name in ("cold", "warm")}
 
 
 def _tried(asked: Mapping[str, Any]) -> dict[str, Any]:
     try:
-        found: dict[str, Any] = child.call("compile_cases", "compiled", **asked)
+        found: dict[str, Any] = child.call("compile_cases", "layers", **asked)
     except child.ChildError as error:
         return {"failed": str(error)}
     return found
@@ -49,21 +51,21 @@ def _tried(asked: Mapping[str, Any]) -> dict[str, Any]:
 
 def _table(found: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> Table:
     columns = [
-        "compiled", "cache", "modules", "graphs", "graph breaks", "eager step, ms", "compiled step, ms", "faster by",
+        "backbone", "cache", "layers", "graphs", "graph breaks", "eager step, ms", "compiled step, ms", "faster by",
         "compiling, seconds", "break-even, steps",
     ]  # fmt: skip
     table = Table("Eager and compiled steps", columns)
-    for part, runs in found.items():
+    for subject, runs in found.items():
         for cache, run in runs.items():
             if "failed" in run:
-                table.rows.append([part, cache, f"failed: {run['failed']}", *[""] * 7])
+                table.rows.append([subject, cache, f"failed: {run['failed']}", *[""] * 7])
                 continue
             slow, fast = (run["seconds"][side] for side in ("eager", "compiled"))
             ratio = median_ratio(slow, fast)
             gain = statistics.median(slow) * (1 - 1 / ratio)
             steps = f"{run['compiling'] / gain:,.0f}" if gain > 0 else "never"
             table.rows.append([
-                part, cache, str(run["modules"]), str(run["graphs"]), str(run["breaks"]),
+                subject, cache, str(run["layers"]), str(run["graphs"]), str(run["breaks"]),
                 *(f"{1000 * statistics.median(side):.0f}" for side in (slow, fast)),
                 f"**{ratio:.2f}** ×", f"{run['compiling']:.1f}", steps,
             ])  # fmt: skip
