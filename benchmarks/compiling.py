@@ -13,11 +13,11 @@ from results import Result, Table
 from rounds import median_ratio
 from subjects import GPT2, Setting
 
-PROCEDURE = """One training step of ours on the batches of a real run, whose lengths differ from step to step, with layers as the
-trainer compiles them for a long training, one graph for all (`softprompt/backbones/compiling.py`), and with layers as
-they are. Both take turns in one process. Compiling: seconds until the first compiled step is done, less a step, once
-with an empty cache (cold) and once more in a fresh process with the cache that this left (warm). Break-even: the steps
-after which compiling has paid for itself; *never* where the compiled step is not faster."""
+PROCEDURE = """One training step of ours on the batches of a real run, whose lengths differ from step to step, with
+layers as the trainer compiles them for a long training, one graph for all (`softprompt/backbones/compiling.py`), and
+with layers as they are. Both take turns in one process. Compiling: seconds until the first compiled step is done,
+less a step, once with an empty cache (cold) and once more in a fresh process with the cache that this left (warm).
+Break-even: the steps after which compiling has paid for itself; *never* where the compiled step is not faster."""
 
 LENGTHS = (20, 100)
 
