@@ -67,6 +67,18 @@ def test_states_keys_and_values_are_those_of_padded_rows(family, slots, packed, 
             assert_near(mine.transpose(1, 2)[real], theirs.transpose(1, 2)[real])
 
 
+@torch.no_grad()
+def test_a_config_need_not_name_the_kinds_of_its_layers(packed, monkeypatch):
+    backbone = tiny_backbone("llama")
+    embeddings, mask, positions = batch(backbone, 0)
+    monkeypatch.setattr(backbone.model.config, "layer_types", None, raising=False)
+    found, _ = backbone.run(embeddings, mask=mask, positions=positions)
+    assert packed
+    monkeypatch.setattr(backbones, "is_worth_packing", lambda *_: False)
+    wanted, _ = backbone.run(embeddings, mask=mask, positions=positions)
+    assert_near(found[mask.bool()], wanted[mask.bool()])
+
+
 @pytest.mark.parametrize("family", PACKED)
 @torch.no_grad()
 def test_no_layer_but_attention_sees_padding(family):

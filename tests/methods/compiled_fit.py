@@ -12,10 +12,12 @@ from softprompt.tasks.load import load_task
 from softprompt.testing.tiny import tiny_backbone
 from softprompt.testing.toy import toy_rows
 
+RATES = {"full": 30.0, "bitfit": 10.0}
+
 
 def losses(name, task, compiles):
     tuned.is_worth_compiling = lambda *_: compiles
-    fitted = method(name).fit(tiny_backbone("gpt2"), task, 0, Effort(rate=3.0, examples=96))
+    fitted = method(name).fit(tiny_backbone("gpt2"), task, 0, Effort(rate=RATES.get(name, 3.0), examples=96))
     return [point.loss for point in fitted.course.points]
 
 

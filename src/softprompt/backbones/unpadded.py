@@ -38,14 +38,9 @@ def run_packed(
 
     What stands where a row is padded means nothing, as ever.
     """
-    from transformers.masking_utils import create_masks_for_generate
-
     packing = Packing.of(mask[:, mask.shape[1] - embeddings.shape[1] :])
     cache = cache_of(past, embeddings.dtype, keep=keep, packing=packing)
-    masks = create_masks_for_generate(
-        config=model.config, inputs_embeds=embeddings, attention_mask=mask, past_key_values=cache,
-        position_ids=positions,
-    )  # fmt: skip
+    masks = _masks(model.config, embeddings, mask, cache, positions)
     output = model.base_model(
         inputs_embeds=packing.pack(embeddings),
         attention_mask=masks,
@@ -55,3 +50,29 @@ def run_packed(
         packing=packing,
     )
     return packing.rows(output.last_hidden_state), kept_in(cache) if keep else None
+
+
+def _masks(
+    config: Any, embeddings: Tensor, mask: Tensor, cache: Any, positions: Tensor
+) -> Tensor | dict[str, Tensor | None] | None:
+    """Return what the rows' queries see, made as the model itself makes it: one mask, or one a kind of layer.
+
+    A model that has layers of several kinds takes several masks; any takes one that is ready.
+    """
+    from transformers.masking_utils import (
+        create_causal_mask,
+        create_masks_for_generate,
+        create_sliding_window_causal_mask,
+    )
+
+    given = {
+        "config": config, "inputs_embeds": embeddings, "attention_mask": mask, "past_key_values": cache,
+        "position_ids": positions,
+    }  # fmt: skip
+    kinds = set(getattr(config, "layer_types", None) or ())
+    if len(kinds) > 1:
+        several: dict[str, Tensor | None] = create_masks_for_generate(**given)
+        return several
+    slides = kinds == {"sliding_attention"} or (not kinds and getattr(config, "sliding_window", None) is not None)
+    one: Tensor | None = (create_sliding_window_causal_mask if slides else create_causal_mask)(**given)
+    return one
