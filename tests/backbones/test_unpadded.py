@@ -68,10 +68,11 @@ def test_states_keys_and_values_are_those_of_padded_rows(family, slots, packed, 
 
 
 @torch.no_grad()
-def test_a_config_need_not_name_the_kinds_of_its_layers(packed, monkeypatch):
+@pytest.mark.parametrize(("name", "value"), [("layer_types", None), ("sliding_window", 2)])
+def test_a_config_may_leave_out_kinds_of_layers_or_speak_of_a_window_in_vain(name, value, packed, monkeypatch):
     backbone = tiny_backbone("llama")
     embeddings, mask, positions = batch(backbone, 0)
-    monkeypatch.setattr(backbone.model.config, "layer_types", None, raising=False)
+    monkeypatch.setattr(backbone.model.config, name, value, raising=False)
     found, _ = backbone.run(embeddings, mask=mask, positions=positions)
     assert packed
     monkeypatch.setattr(backbones, "is_worth_packing", lambda *_: False)

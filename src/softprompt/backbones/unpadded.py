@@ -7,6 +7,7 @@ one row of all their tokens, and is laid out in rows, padding and all, for atten
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 from torch import Tensor
@@ -17,6 +18,9 @@ from softprompt.shapes import Float, Int
 
 _WORTH = 0.15
 """Share of a batch that is padding from which on going without it gains more than laying out for attention costs."""
+
+_SLIDING = "create_sliding_window_causal_mask"
+"""What a model of transformers that can have a window makes its mask by."""
 
 
 def is_worth_packing(mask: Int[Tensor, "B _"], tokens: int) -> bool:
@@ -40,7 +44,7 @@ def run_packed(
     """
     packing = Packing.of(mask[:, mask.shape[1] - embeddings.shape[1] :])
     cache = cache_of(past, embeddings.dtype, keep=keep, packing=packing)
-    masks = _masks(model.config, embeddings, mask, cache, positions)
+    masks = _masks(model, embeddings, mask, cache, positions)
     output = model.base_model(
         inputs_embeds=packing.pack(embeddings),
         attention_mask=masks,
@@ -53,11 +57,12 @@ def run_packed(
 
 
 def _masks(
-    config: Any, embeddings: Tensor, mask: Tensor, cache: Any, positions: Tensor
+    model: Any, embeddings: Tensor, mask: Tensor, cache: Any, positions: Tensor
 ) -> Tensor | dict[str, Tensor | None] | None:
     """Return what the rows' queries see, made as the model itself makes it: one mask, or one a kind of layer.
 
-    A model that has layers of several kinds takes several masks; any takes one that is ready.
+    A model that has layers of several kinds takes several masks; any takes one that is ready. A configuration may speak
+    of a window that its model knows nothing of.
     """
     from transformers.masking_utils import (
         create_causal_mask,
@@ -65,6 +70,7 @@ def _masks(
         create_sliding_window_causal_mask,
     )
 
+    config, knows_windows = model.config, hasattr(sys.modules[type(model).__module__], _SLIDING)
     given = {
         "config": config, "inputs_embeds": embeddings, "attention_mask": mask, "past_key_values": cache,
         "position_ids": positions,
@@ -74,5 +80,6 @@ def _masks(
         several: dict[str, Tensor | None] = create_masks_for_generate(**given)
         return several
     slides = kinds == {"sliding_attention"} or (not kinds and getattr(config, "sliding_window", None) is not None)
-    one: Tensor | None = (create_sliding_window_causal_mask if slides else create_causal_mask)(**given)
+    make = create_sliding_window_causal_mask if slides and knows_windows else create_causal_mask
+    one: Tensor | None = make(**given)
     return one
