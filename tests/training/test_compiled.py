@@ -67,6 +67,39 @@ def test_layers_that_cannot_be_compiled_are_refused(task, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_layers_that_are_run_again_are_not_compiled(backbone, task, tmp_path, warmed, monkeypatch):
+    with pytest.raises(ConfigError, match="compile_layers and checkpoint_layers were both asked for"):
+        train(backbone, task, run=tmp_path, compile_layers=True, checkpoint_layers=True, **SETTINGS)
+    assert not list(tmp_path.iterdir())
+    monkeypatch.setattr(trainer, "is_worth_compiling", lambda *_: True)
+    train(backbone, task, run=tmp_path / "again", checkpoint_layers=True, **SETTINGS)
+    assert not warmed
+    train(backbone, task, run=tmp_path / "once", **SETTINGS)
+    assert len(warmed) == 1
+
+
+def test_what_a_resumed_run_has_gone_on_by_decides_nothing(backbone, task, tmp_path, warmed, interrupt_in, monkeypatch):
+    asked = []
+    monkeypatch.setattr(trainer, "is_worth_compiling", lambda _, tokens: asked.append(tokens))
+    monkeypatch.setattr("softprompt.training.learner.Learner.goes_on", goes_on_once)
+    settings = {**SETTINGS, "extend": 1}
+    interrupt_in(20)
+    with pytest.raises(KeyboardInterrupt):
+        train(backbone, task, run=tmp_path, **settings)
+    found = train(backbone, task, run=tmp_path, resume=True, **settings)
+    assert found.fit.steps > SETTINGS["steps"]
+    assert len(asked) == 2
+    assert asked[0] == asked[1]
+
+
+def goes_on_once(self):
+    """A run that is extended once, to three times its length."""
+    if self.state.extended:
+        return False
+    self.state.begin, self.state.extended, self.state.until = self.state.until, 1, 3 * self.state.until
+    return True
+
+
 @pytest.mark.slow
 def test_killed_and_resumed_it_gives_the_same_bytes(tmp_path):
     whole = run(tmp_path / "whole", compiles=1)

@@ -52,7 +52,13 @@ def refuse_misfits(backbone: Backbone, lessons: Sequence[Lesson]) -> None:
     Raises:
         ConfigError, TemplateError, UnknownNameError: settings, template and backbone do not go together.
     """
-    if lessons[0].config.compile_layers and not can_compile(backbone):
+    config = lessons[0].config
+    if config.compile_layers and config.checkpoint_layers:
+        raise ConfigError(
+            "compile_layers and checkpoint_layers were both asked for, and layers that are run again in the backward "
+            "pass are not compiled; leave out one of them"
+        )
+    if config.compile_layers and not can_compile(backbone):
         raise ConfigError(
             f"compile_layers was asked for, and the layers of `{backbone.name}` ({backbone.family.title}, "
             f"{backbone.device}) cannot be compiled: those of decoders with `grouped` attention can, on a CPU"

@@ -102,18 +102,23 @@ class Trainer:
     @contextmanager
     def _compiled(self) -> Iterator[None]:
         """Compile the layers if that is asked for, or pays; by the first step's rows, in a run that goes on too."""
-        backbone, asked, began = self._model.backbone, self._config.compile_layers, time.monotonic()
-        if asked is False or (asked is None and not is_worth_compiling(backbone, self._tokens())):
+        backbone, held, began = self._model.backbone, self._memory.at(0), time.monotonic()
+        asked = self._config.compile_layers
+        if asked is None:  # layers that are run again in the backward pass are not compiled
+            asked = not held.layers and is_worth_compiling(backbone, self._tokens())
+        if not asked:
             yield
             return
-        tokens = self._memory.at(0).tokens
-        with compiled(backbone, lambda: gradients(self._model, [each.share(0) for each in self.learners], tokens)):
+        with compiled(backbone, lambda: gradients(self._model, [each.share(0) for each in self.learners], held.tokens)):
             self._seconds += time.monotonic() - began
             yield
 
     def _tokens(self) -> int:
-        """Tokens to learn from in all, about: each prompt's first step, as often as it has steps."""
-        return sum(learner.state.until * sum(item.length for _, item in learner.batch(0)) for learner in self.learners)
+        """Tokens to learn from in all, about: each prompt's first step, as often as it is to have steps at first.
+
+        A run that has gone on longer by the time it is resumed is computed as it was.
+        """
+        return sum(each.config.length * sum(item.length for _, item in each.batch(0)) for each in self.learners)
 
     def _advance(self, progress: Meter) -> None:
         """Do one step of every active prompt, and what is due after it."""
