@@ -31,7 +31,7 @@ prompts with the same seed, behind `{bos}` and without soft tokens; each trainin
   30 minutes of training, or when validation has not improved for 20 validations of 150 steps.
 - The state of the lowest validation loss is the one tested. Readout and rate are chosen by validation accuracy, then
   loss, with the first seed, and kept for the others. Logits are made at the answer's position and for the labels only
-  (prompt-tuning's training excepted); batches are sorted by length."""
+  (prompt-tuning's training excepted); rows are run without their padding, as ours are."""
 
 DATA = ("sst2", "trec", "sms_spam", "banking77", "mrpc")
 RATES: Mapping[str, tuple[float, ...]] = {

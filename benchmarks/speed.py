@@ -19,8 +19,9 @@ OTHER_AIMS = {20: 8.0, 100: 15.0}
 MEMORY_AIM, SCORING_AIM, GROWTH_AIM, SHARE_AIM = 1 / 3, 0.95, 1.1, 0.50
 
 PROCEDURE = """Every comparison is made in one process on one set of weights, turn by turn (A, B, A, B, ...; each round
-another side begins) on the same batches of 32 rows with the same number of virtual tokens, after a warm-up; a ratio is
-the median of the ratios of the rounds. Each process is fresh. Dropout is off on both sides and the optimizer is AdamW.
+another side begins) on the same batches of 32 shuffled rows, which PEFT pads to their longest as its documentation
+does, with the same number of virtual tokens, after a warm-up; a ratio is the median of the ratios of the rounds. Each
+process is fresh. Dropout is off on both sides and the optimizer is AdamW.
 
 - *PEFT, as documented*: `get_peft_model` with `PromptTuningConfig`, labels -100 but at the answer, logits everywhere.
 - *PEFT, label positions only*: PEFT's rows, but the base model without its head, its output matrix at the labels only.

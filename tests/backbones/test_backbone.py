@@ -120,6 +120,26 @@ def test_logits_and_gradients_are_the_same_when_the_vocabulary_is_read_in_slices
     torch.testing.assert_close(torch.autograd.grad((sliced * asked).sum(), hidden)[0], slope)
 
 
+def test_many_states_in_bf16_have_the_logits_of_fp32(monkeypatch):
+    """Two products in bf16 leave 16 right bits, where one leaves 8; the gradient is rounded to bf16 in any case."""
+    backbone = tiny_backbone("llama", dtype=torch.bfloat16)
+    monkeypatch.setitem(heads._AT_ONCE, "cpu", 7 * 4 * backbone.embedding_size)
+    hidden = torch.randn(heads._MANY, backbone.embedding_size, generator=torch.Generator().manual_seed(0))
+    hidden = hidden.bfloat16().requires_grad_()
+    asked = torch.randn(heads._MANY, 300, generator=torch.Generator().manual_seed(1))
+    found = backbone.logits(hidden)
+    assert found.dtype == torch.float32
+    wanted = hidden.float() @ backbone.model.get_output_embeddings().weight.float().T
+    error = 2**-15 * float(wanted.detach().abs().max())
+    assert float((found - wanted).detach().abs().max()) < error
+    (slope,) = torch.autograd.grad((found * asked).sum(), hidden)
+    (right,) = torch.autograd.grad((wanted * asked).sum(), hidden)
+    assert slope.dtype == torch.bfloat16
+    assert float((slope - right).abs().max()) < 2**-6 * float(right.abs().max())
+    few = backbone.logits(hidden[:2])
+    assert float((few - found[:2]).detach().abs().max()) < error
+
+
 def test_output_rows_that_learn_get_their_gradients(monkeypatch):
     backbone = tiny_backbone("llama", dtype=torch.bfloat16)
     monkeypatch.setitem(heads._AT_ONCE, "cpu", 7 * 4 * backbone.embedding_size)

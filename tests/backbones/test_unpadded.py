@@ -98,11 +98,36 @@ def assert_near(found, wanted):
     assert float((found - wanted).abs().max()) < 1e-5 * float(wanted.abs().max())
 
 
-def test_rows_in_training_keep_their_padding(packed):
-    backbone = tiny_backbone("llama")
-    embeddings, mask, positions = batch(backbone, 0)
-    backbone.run(embeddings, mask=mask, positions=positions)
-    assert not packed
+def slopes(backbone, slots):
+    """Gradients of a sum over the real states, at the rows and at the keys and values in front of them."""
+    embeddings, mask, positions = batch(backbone, slots)
+    with torch.no_grad():
+        prefix = {"mask": mask[:, :slots], "positions": positions[:, :slots], "keep": True}
+        _, past = backbone.run(embeddings[:, :slots], **prefix)
+    leaves = [each.requires_grad_() for layer in past for each in layer]
+    rows = embeddings[:, slots:].requires_grad_()
+    hidden, _ = backbone.run(rows, mask=mask, positions=positions[:, slots:], past=past)
+    weights = torch.randn(hidden.shape, generator=torch.Generator().manual_seed(1)) * mask[:, slots:, None]
+    rows_slope, *others = torch.autograd.grad((hidden * weights).sum(), [rows, *leaves])
+    real = mask.bool()
+    return [rows_slope[real[:, slots:]], *(each.transpose(1, 2)[real[:, :slots]] for each in others)]
+
+
+@pytest.mark.parametrize("family", PACKED)
+def test_gradients_are_those_of_padded_rows(family, packed, monkeypatch):
+    backbone = tiny_backbone(family)
+    found = slopes(backbone, WINDOW + 3)
+    assert packed == [WINDOW + 3, max(LENGTHS)] or packed == [max(LENGTHS)]
+    monkeypatch.setattr(backbones, "is_worth_packing", lambda *_: False)
+    for mine, theirs in zip(found, slopes(backbone, WINDOW + 3), strict=True):
+        assert_near(mine, theirs)
+
+
+def test_rows_that_are_learned_from_always_go_without():
+    mask = torch.ones(4, 10, dtype=torch.long)
+    assert is_worth_packing(mask, 10)
+    with torch.no_grad():
+        assert not is_worth_packing(mask, 10)
 
 
 @torch.no_grad()
@@ -113,6 +138,7 @@ def test_longrope_counts_the_longest_row_and_keeps_its_padding(packed):
     assert not packed
 
 
+@torch.no_grad()
 def test_what_little_padding_costs_is_less_than_laying_out():
     mask = torch.ones(4, 10, dtype=torch.long)
     assert not is_worth_packing(mask, 10)

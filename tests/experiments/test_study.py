@@ -287,7 +287,7 @@ def test_every_cell_trains_what_papers_do_unless_something_else_is_asked_for(tas
         ("deep", True, False),
     ]
     said = [StudyResult.of(*given(task, config), tmp_path).notes for config in shared]
-    assert any(note.startswith("Every cell trained `direct`, 150 steps of 24 rows at most") for note in said[0])
+    assert any(note.startswith("Every cell trained `direct`, 180 steps of 24 rows at most") for note in said[0])
     assert any(note.startswith("Every cell trained `deep` with learned rows where it can have") for note in said[1])
 
 

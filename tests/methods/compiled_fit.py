@@ -17,7 +17,7 @@ RATES = {"full": 30.0, "bitfit": 10.0}
 
 def losses(name, task, compiles):
     tuned.is_worth_compiling = lambda *_: compiles
-    fitted = method(name).fit(tiny_backbone("gpt2"), task, 0, Effort(rate=RATES.get(name, 3.0), examples=96))
+    fitted = method(name).fit(tiny_backbone("gpt2"), task, 0, Effort(rate=RATES.get(name, 3.0), examples=192))
     return [point.loss for point in fitted.course.points]
 
 

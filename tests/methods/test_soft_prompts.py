@@ -13,6 +13,7 @@ from softprompt.methods.method import Effort
 from softprompt.methods.prompt_runs import course_of, with_effort
 from softprompt.methods.soft_prompts import DEEP, P_TUNING, PREFIX, SOFT
 from softprompt.tasks.load import load_task
+from softprompt.tasks.task import Example
 from softprompt.tasks.template import Template
 from softprompt.testing.tiny import tiny_backbone
 from softprompt.testing.toy import toy_rows
@@ -94,16 +95,16 @@ def test_only_the_default_in_full_and_at_its_own_rate_races(task):
     ("effort", "steps", "extend"),
     [
         (Effort(), None, None),
-        (Effort(share=1 / 3), 50, 0),
+        (Effort(share=1 / 3), 60, 0),
         (Effort(examples=2_400), 100, 0),
-        (Effort(examples=12_000), 150, 1),
+        (Effort(examples=14_000), 180, 1),
         (Effort(examples=100_000), None, None),
         (Effort(share=1 / 3, examples=240), 10, 0),
         (Effort(seconds=90), None, None),
     ],
 )
 def test_bounds_shorten_a_run(effort, steps, extend):
-    many = SimpleNamespace(labels=("a", "b"), splits={"train": (0,) * 6000})
+    many = SimpleNamespace(labels=("a", "b"), splits={"train": [Example({}, "a"), Example({}, "b")] * 3000})
     found = with_effort(TrainConfig(), many, 0, effort)
     assert (found.steps, found.extend) == (steps, extend)
     assert found.budget == ("90 seconds" if effort.seconds else None)

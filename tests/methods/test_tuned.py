@@ -58,7 +58,7 @@ def zero_shot(backbone, task):
 def test_it_learns_and_answers_a_row_alone_as_in_a_batch_and_is_undone_when_off(task, name, family):
     backbone = tiny_backbone(family)
     before, bare = states(backbone, task), zero_shot(backbone, task)
-    fitted = method(name).fit(backbone, task, 0, Effort(rate=RATES.get(name, 3.0), examples=96))
+    fitted = method(name).fit(backbone, task, 0, Effort(rate=RATES.get(name, 3.0), examples=192))
     rows = task.splits["test"]
     together = fitted.predictor.log_probabilities(rows)
     alone = np.concatenate([fitted.predictor.log_probabilities([row]) for row in rows])

@@ -194,6 +194,13 @@ def test_a_rival_may_learn_from_as_many_rows_as_our_longest_prompt(labels, rows)
     assert Plan.of(rows, labels, 1e-3, Effort()).most >= ours
 
 
+def test_a_step_that_fits_is_one_pass(rows):
+    bag = Bag()
+    course = tune(bag, rows, PLAN)
+    assert rows.pass_cost == 0, "this backbone runs no padding"
+    assert bag.calls == course.steps
+
+
 def test_seconds_end_it(rows):
     course = tune(Bag(), rows, Plan(0.03, every=54, most=10**6, patience=None, seconds=0.2))
     assert course.stopped == "0.2 seconds of training, the most that were planned"

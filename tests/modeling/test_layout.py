@@ -1,10 +1,12 @@
 """Where tokens stand: no holes, positions from zero, compaction that keeps every real column."""
 
+import time
+
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from softprompt.modeling.layout import by_length, compact, contiguous, stack_left
+from softprompt.modeling.layout import by_length, compact, contiguous, least_work, longest_first, stack_left
 
 lengths = st.lists(st.tuples(st.integers(0, 6), st.integers(1, 7)), min_size=1, max_size=6)
 
@@ -44,3 +46,39 @@ def test_batches_hold_every_row_once_within_the_budget(sizes, rows, tokens):
     for batch in batches:
         assert len(batch) <= rows
         assert len(batch) == 1 or len(batch) * max(sizes[i] for i in batch) <= tokens
+
+
+def work(batches, sizes, pass_cost):
+    return sum(pass_cost + len(batch) * max(1, *(sizes[i] for i in batch), 1) for batch in batches)
+
+
+def all_ways(order):
+    """Every way to cut some rows, in their order, into batches."""
+    if not order:
+        yield []
+    for end in range(1, len(order) + 1):
+        yield from ([order[:end], *rest] for rest in all_ways(order[end:]))
+
+
+@given(st.lists(st.integers(0, 50), max_size=8), st.integers(1, 200), st.integers(1, 80))
+def test_passes_are_cut_where_padding_takes_longer_than_a_pass(sizes, tokens, pass_cost):
+    batches = least_work(sizes, tokens, pass_cost)
+    fits = [
+        ways
+        for ways in all_ways(longest_first(sizes))
+        if all(len(batch) == 1 or len(batch) * max(1, sizes[batch[0]]) <= tokens for batch in ways)
+    ]
+    assert batches in fits
+    assert work(batches, sizes, pass_cost) == min(work(ways, sizes, pass_cost) for ways in fits)
+
+
+@given(st.lists(st.integers(0, 50), max_size=40), st.integers(1, 200))
+def test_where_padding_takes_nothing_only_the_budget_cuts(sizes, tokens):
+    assert least_work(sizes, tokens, 0) == by_length(sizes, len(sizes), tokens)
+
+
+def test_many_rows_are_cut_in_no_time():
+    sizes = [20 + i % 7 for i in range(4000)]
+    began = time.process_time()
+    least_work(sizes, 32_768, 4_096)
+    assert time.process_time() - began < 0.2

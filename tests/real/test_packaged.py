@@ -30,8 +30,8 @@ def spam():
 def trained(spam, tmp_path_factory):
     run = tmp_path_factory.mktemp("run")
     backbone = load_backbone("gemma-3-270m")
-    settings = {"steps": 40, "batch_size": 16, "validate_every": 20, "validation_rows": 128, "report": False}
-    return backbone, train(backbone, spam, run=run, **settings).prompt
+    few = {"steps": 40, "batch_size": 16, "validate_every": 20, "validation_rows": 128, "report": False}
+    return backbone, train(backbone, spam, run=run, parameterization="direct", **few).prompt
 
 
 def test_a_prompt_of_fifty_kilobytes_learns_spam(spam, trained):

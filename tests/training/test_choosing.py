@@ -4,9 +4,10 @@ import pytest
 
 from softprompt.errors import ConfigError, TemplateError, UnknownNameError
 from softprompt.tasks.load import load_task
+from softprompt.tasks.task import Example
 from softprompt.testing.toy import toy_rows
 from softprompt.training import fitting
-from softprompt.training.candidates import field, settled
+from softprompt.training.candidates import even_labels, field, settled
 from softprompt.training.config import TrainConfig
 from softprompt.training.many import train_many
 from softprompt.training.train import train
@@ -111,3 +112,17 @@ def test_a_temperature_is_fitted_on_so_many_rows_at_most(backbone, task, tmp_pat
     monkeypatch.setattr(fitting, "CALIBRATED_ON", 40)
     report = train(backbone, task, run=tmp_path, race=False, **{**FAST, "report": True, "test_rows": 10}).report
     assert report.validation.rows == report.temperature.rows == 40
+
+
+def test_rare_labels_make_a_run_longer():
+    def even(**counts):
+        rows = [Example({}, label) for label, count in counts.items() for _ in range(count)]
+        return even_labels([*counts], rows)
+
+    assert even(a=50, b=50) == even(a=55, b=45) == 2, "which may be chance"
+    assert even(a=84, b=16) == 100 / (16 + 4)
+    assert even(a=99, b=1) == 8, "no rarer than a fourth of an even share"
+    assert even(a=40, b=40, c=16, d=4) == 100 / (16 + 4), "four rows in a hundred do not count"
+    assert even(a=40, b=40, c=15, d=5) == pytest.approx(100 / (5 + 5**0.5))
+    assert even_labels(["a", "b"], [Example({}, "some text")] * 9) == 2
+    assert even_labels([], [Example({}, "some text")] * 9) == 0

@@ -12,6 +12,7 @@ from softprompt.modeling.prompted_model import PromptedModel
 from softprompt.testing.tiny import tiny_backbone
 from softprompt.training import memory, trainer
 from softprompt.training.bank import gradients
+from softprompt.training.batches import TokenOrder
 from softprompt.training.config import TrainConfig
 from softprompt.training.learner import Learner
 from softprompt.training.lesson import Lesson
@@ -19,7 +20,6 @@ from softprompt.training.memory import Holding, first_holding, graph_bytes, mach
 from softprompt.training.parallel import Learned
 from softprompt.training.runs import RunFolder
 from softprompt.training.scaling import LossScale
-from softprompt.training.token_order import TokenOrder
 from softprompt.training.train import train
 
 SETTINGS = {"steps": 12, "batch_size": 8, "virtual_tokens": 4, "race": False, "report": False, "checkpoint_every": 5}
@@ -164,25 +164,25 @@ def test_a_damaged_plan_is_refused(tmp_path):
 @pytest.mark.parametrize("tokens", [16, 40, 200])
 def test_batches_by_tokens_hold_every_row_once_an_epoch(tokens):
     lengths = [3 + 7 * i % 31 for i in range(100)]
-    order = TokenOrder(100, tokens, 3, lambda i: (i, lengths[i]), lambda row: row[1])
+    order = TokenOrder(100, tokens, 3, lengths.__getitem__)
     steps, seen = 0, []
     while len(seen) < 200:
         batch = order.at(steps)
-        assert len(batch) == 1 or len(batch) * max(row[1] for _, row in batch) <= tokens
-        seen += [i for i, _ in batch]
+        assert len(batch) == 1 or sum(lengths[i] for i in batch) <= tokens
+        seen += batch
         steps += 1
     assert sorted(seen[:100]) == sorted(seen[100:]) == list(range(100))
     assert seen[:100] != seen[100:]
-    fresh = TokenOrder(100, tokens, 3, lambda i: (i, lengths[i]), lambda row: row[1])
+    fresh = TokenOrder(100, tokens, 3, lengths.__getitem__)
     assert fresh.at(steps - 1) == order.at(steps - 1), "a pure function of the seed and the step"
     assert fresh.at(0) == order.at(0)
-    other = TokenOrder(100, tokens, 4, lambda i: (i, lengths[i]), lambda row: row[1])
+    other = TokenOrder(100, tokens, 4, lengths.__getitem__)
     assert other.at(0) != order.at(0)
 
 
 def test_few_rows_are_one_batch_again_and_again():
-    order = TokenOrder(3, 1000, 0, lambda i: i, lambda row: 5)
-    assert [sorted(i for i, _ in order.at(step)) for step in range(3)] == [[0, 1, 2]] * 3
+    order = TokenOrder(3, 1000, 0, lambda row: 5)
+    assert [sorted(order.at(step)) for step in range(3)] == [[0, 1, 2]] * 3
 
 
 def learner(dtype, task):

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from softprompt.errors import ConfigError, StorageError, TrainingError, UnknownNameError
-from softprompt.training.batches import BatchOrder
+from softprompt.training.batches import BatchOrder, TokenOrder
 from softprompt.training.checkpoints import Checkpoint, optimizer_tensors, restore_optimizer
 from softprompt.training.config import TrainConfig
 from softprompt.training.monitors import GradientWatch, distance, is_finite, token_norms
@@ -41,7 +41,7 @@ def test_a_settings_file_that_is_none(tmp_path, text):
 
 
 def order(rows, size, seed=0):
-    return BatchOrder(rows, size, seed, encode=lambda i: i % 7, length=lambda row: row)
+    return BatchOrder(rows, size, seed)
 
 
 @given(st.integers(1, 90), st.integers(1, 9), st.integers(0, 3))
@@ -49,7 +49,19 @@ def test_every_epoch_sees_every_row_once(rows, size, seed):
     batches = order(rows, size, seed)
     for epoch in range(2):
         steps = range(epoch * batches.batches_per_epoch, (epoch + 1) * batches.batches_per_epoch)
-        assert sorted(i for step in steps for i, _ in batches.at(step)) == list(range(rows))
+        assert sorted(i for step in steps for i in batches.at(step)) == list(range(rows))
+
+
+@pytest.mark.parametrize(
+    "made", [lambda: BatchOrder(960, 24, 0), lambda: TokenOrder(960, 360, 0, lambda i: 20 if i >= 480 else 10)]
+)
+def test_length_does_not_tell_what_a_batch_holds(made):
+    """The long half of the rows are often of one label: batches of like length would be of one label each."""
+    one = made()
+    batches = [one.at(step) for step in range(40)]
+    long = torch.tensor([sum(i >= 480 for i in batch) / len(batch) for batch in batches])
+    assert float(long.std()) < 2 * (0.25 / 24) ** 0.5
+    assert 0.1 < float(long.min()) < float(long.max()) < 0.9
 
 
 def test_the_order_is_a_function_of_the_step_alone():

@@ -31,6 +31,7 @@ from softprompt.shapes import Float, Int
 __all__ = ["Backbone", "DecoderPast", "Growing", "KeyValues", "load_backbone"]
 
 _SAMPLED_ROWS = 4_096
+_PASS_COST = {"cpu": 64, "cuda": 4_096}
 
 
 class Backbone:
@@ -107,9 +108,17 @@ class Backbone:
 
     @property
     def packs(self) -> bool:
-        """Whether rows run without padding where nothing is learned: `grouped`, a CPU's attention, lays them out."""
+        """Whether rows run without their padding: `grouped`, a CPU's attention, lays them out."""
         plain = self.position_switch is None and not self.sharded
         return plain and self.attention == GROUPED and self.device.type == "cpu"
+
+    @property
+    def pass_cost(self) -> int:
+        """Tokens that take about as long as a pass takes beside its tokens; 0 where padding takes nothing.
+
+        Where it takes something, more of it than this is worth a pass of its own (`layout.least_work`).
+        """
+        return 0 if self.packs else _PASS_COST[self.device.type]
 
     @property
     def position_switch(self) -> int | None:
@@ -198,8 +207,7 @@ class Backbone:
         if self.kind == "encoder":
             assert not isinstance(past, Growing), "an encoder's rows do not go on"
             return run_encoder(self.model, self.limits, embeddings, mask, positions, past), None
-        learns = torch.is_grad_enabled()  # batches in training are of like length, and have little padding to spare
-        if self.packs and not learns and not isinstance(past, Growing) and is_worth_packing(mask, embeddings.shape[1]):
+        if self.packs and not isinstance(past, Growing) and is_worth_packing(mask, embeddings.shape[1]):
             return run_packed(self.model, embeddings, mask, positions, past, keep=keep)
         cache = cache_of(past, self.dtype, keep=keep) if past or keep else None
         output = self.model.base_model(

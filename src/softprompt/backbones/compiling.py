@@ -157,7 +157,8 @@ def _with_own_part(
     caches = [each for each in (*arguments, *settings.values()) if isinstance(each, Cache)]
     if not caches:
         return given
-    part = caches[0].layers[number] if number < len(caches[0].layers) else None
+    cache = caches[0]  # of a pass that nothing stands before, it makes its layers as they are asked for
+    part = cache.layers[number] if number < len(cache.layers) else cache.layer_class_to_replicate()
     if not isinstance(part, ReplayLayer) or (own := part.laid_out()) is None:
         return None
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from softprompt.shapes import Int
 
@@ -36,12 +37,50 @@ class Packing(NamedTuple):
 
     def pack(self, batch: Tensor) -> Tensor:
         """Return the real tokens of [B, T, ...] as one row, [1, N, ...]."""
-        return batch.flatten(0, 1)[self.slots][None]
+        out: Tensor = _Pack.apply(batch, self.slots)  # type: ignore[no-untyped-call]
+        return out
 
     def rows(self, packed: Tensor) -> Tensor:
         """Lay one row of all tokens, [1, N, ...], out in rows, [B, T, ...]."""
-        return packed[0][self.tokens]
+        out: Tensor = _LayOut.apply(packed, self.tokens, self.slots)  # type: ignore[no-untyped-call]
+        return out
 
     def heads(self, packed: Tensor) -> Tensor:
         """Lay what the heads made of all tokens, [1, H, N, K], out in rows, [B, H, T, K]."""
         return self.rows(packed.transpose(1, 2)).transpose(1, 2)
+
+
+class _Pack(torch.autograd.Function):
+    """Leave the padding out; backward it is zero."""
+
+    @staticmethod
+    def forward(context: Any, batch: Tensor, slots: Tensor) -> Tensor:
+        context.save_for_backward(slots)
+        context.shape = batch.shape
+        return batch.flatten(0, 1)[slots[None]]  # no view, which would be a case of its own for a compiler
+
+    @staticmethod
+    @once_differentiable
+    def backward(context: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        (slots,) = context.saved_tensors
+        out = gradient.new_zeros(context.shape)
+        out.flatten(0, 1)[slots] = gradient[0]
+        return out, None
+
+
+class _LayOut(torch.autograd.Function):
+    """Put something in the padding's place; nothing depends on it, so backward only real tokens count.
+
+    Without this torch would sum over all places that a token was put at, which takes long.
+    """
+
+    @staticmethod
+    def forward(context: Any, packed: Tensor, tokens: Tensor, slots: Tensor) -> Tensor:
+        context.save_for_backward(slots)
+        return packed[0][tokens]
+
+    @staticmethod
+    @once_differentiable
+    def backward(context: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        (slots,) = context.saved_tensors
+        return gradient.flatten(0, 1)[slots][None], None, None

@@ -49,10 +49,11 @@ class ReplayLayer(DynamicLayer):  # type: ignore[misc]  # transformers is not fo
         return keys, values
 
     def laid_out(self) -> ReplayLayer | None:
-        """Return one like it, every row's start in memory of its own; None where it starts at nothing or will keep."""
-        if self._start is None or self._keep or self._packing is not None:
+        """Return one like it, every row's start in memory of its own; None where it will keep."""
+        if self._keep:
             return None
-        return ReplayLayer((self._start[0].contiguous(), self._start[1].contiguous()), keep=False)
+        start = None if self._start is None else (self._start[0].contiguous(), self._start[1].contiguous())
+        return ReplayLayer(start, keep=False, packing=self._packing)
 
     def get_seq_length(self) -> int:
         """Return S, during the pass and after it: T5's layers count their positions from it."""

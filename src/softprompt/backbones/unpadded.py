@@ -2,7 +2,8 @@
 
 All of a decoder's layers but attention look at one token at a time. So a batch whose rows differ much in length runs as
 one row of all their tokens, and is laid out in rows, padding and all, for attention alone. Krell et al. 2021 (arXiv
-2107.02027) pack rows so for training; here it serves short rows of many lengths, which come together from many askers.
+2107.02027) pack rows so for training. Here steps learn from rows as they come, and short rows of many lengths come
+together from many askers.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import sys
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from softprompt.backbones.caches import KeyValues, cache_of, kept_in
@@ -24,7 +26,13 @@ _SLIDING = "create_sliding_window_causal_mask"
 
 
 def is_worth_packing(mask: Int[Tensor, "B _"], tokens: int) -> bool:
-    """Say whether so much of the last `tokens` columns is padding that a pass is faster without it."""
+    """Say whether a pass is to go without the padding of its last `tokens` columns.
+
+    Where nothing is learned, if there is so much of it that it is faster. Else always: every step of a training is then
+    the same work, which is compiled once.
+    """
+    if torch.is_grad_enabled():
+        return True
     real = mask[:, mask.shape[1] - tokens :]
     return bool(real.numel() - int(real.sum()) > _WORTH * real.numel())
 

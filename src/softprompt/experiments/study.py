@@ -18,7 +18,7 @@ from softprompt.experiments.trials import as_in_papers, explicit, most_steps, pl
 from softprompt.home import runs_dir
 from softprompt.progress import say
 from softprompt.tasks.task import Example, Task
-from softprompt.training.candidates import default_steps
+from softprompt.training.candidates import default_steps, even_labels
 from softprompt.training.config import TrainConfig
 
 Loader = Callable[[str], Backbone]
@@ -176,7 +176,7 @@ class Study:
     def plan(self) -> Plan:
         """Return what is to be done, without doing it."""
         config, train = plain(self.config, {}), self.task.splits["train"]
-        steps = config.steps or default_steps(len(self.task.labels), len(train), config.batch_size)
+        steps = config.steps or default_steps(even_labels(self.task.labels, train), len(train), config.batch_size)
         known = config.model_copy(update={"steps": steps})
         ended = {cell: measured for cell, measured in self.done().items() if not measured.again}
         return Plan(self.grid, ended, len(self.rows), self.split, known, self.folder.path)

@@ -233,8 +233,8 @@ def _notes(
     with_rows = "" if config.learned_rows is False else " with learned rows where it can have them"
     notes.append(
         f"Every cell trained `{config.parameterization}`{with_rows}, {most_steps(config)} steps of {config.batch_size} "
-        f"rows at most, and stopped after {config.patience} validations without improvement; more steps may favour "
-        "other values."
+        f"rows at most, and stopped after {config.patience} validations worse than the best for sure; more steps may "
+        "favour other values."
     )
     notes += [_about_method(name, config) for name in grid.beside]
     overlap = len(task.overlap(split))

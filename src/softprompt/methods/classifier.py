@@ -97,7 +97,7 @@ class PromptClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         select: str = "loss",
         tokens_at_once: int | None = None,
         validate_every: int = 50,
-        validation_rows: int = 256,
+        validation_rows: int = 512,
         patience: int = 3,
         report: bool = False,
         random_state: int | np.random.RandomState | None = 0,

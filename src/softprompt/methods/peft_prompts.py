@@ -208,7 +208,7 @@ def _by_tutorial(method: PeftPrompts, backbone: Backbone, task: Task, seed: int,
     """Train prompt tuning as the tutorial does, until validation stops improving or its rate has come down to zero."""
     rival = documented(backbone, task, seed)
     rows = TokenRows(backbone, task, seed, TUTORIAL_BATCH, front=rival.virtual_tokens)
-    plan = Plan.of(rows.count, len(task.labels), method.base_rate or 0.0, effort)
+    plan = Plan.of(rows.count, rows.even_labels, method.base_rate or 0.0, effort)
     plan = replace(plan, warmup=0, linear_to=plan.most, patience=2 * PATIENCE, second_patience=0)
     course = tune(rival, rows, plan, effort, title=method.title)
     model = PromptedModel(backbone)

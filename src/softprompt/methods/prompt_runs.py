@@ -14,7 +14,7 @@ from softprompt.evaluation.metrics import log_loss
 from softprompt.methods.method import Course, Effort, Fitted, Point
 from softprompt.methods.scoring import Scoring, validation_loss
 from softprompt.training.batches import BatchOrder
-from softprompt.training.candidates import EXTENSIONS, default_steps
+from softprompt.training.candidates import EXTENSIONS, default_steps, even_labels
 from softprompt.training.config import TrainConfig
 from softprompt.training.fitting import Fitted as Trained
 from softprompt.training.runs import RunFolder
@@ -27,11 +27,11 @@ _LENGTHS = (1, 3, 7)
 """How long a run is after no, one and two extensions, in its first length."""
 
 
-def most_examples(labels: int, rows: int) -> int:
+def most_examples(labels: int | float, rows: int) -> int:
     """Return how many rows our prompts learn from in full, each time counted, when every extension is taken.
 
     >>> most_examples(2, 2000), most_examples(77, 2000)
-    (25200, 156408)
+    (30240, 188160)
 
     Args:
         labels: answers to choose from.
@@ -47,15 +47,16 @@ def with_effort(config: TrainConfig, task: Task, seed: int, effort: Effort) -> T
     In full the default stands: its steps, and extensions while validation still improves. A part of it is so many of
     those steps and no extension. A bound on examples takes extensions first, then steps.
 
-    >>> rows = {"train": (0,) * 6000}
+    >>> from softprompt.tasks.task import Example
+    >>> rows = {"train": [Example({}, "a"), Example({}, "b")] * 3000}
     >>> class Binary:
     ...     labels, splits = ("a", "b"), rows
     >>> found = with_effort(TrainConfig(), Binary, 3, Effort(share=0.5))
     >>> found.steps, found.extend, found.seed
-    (75, 0, 3)
-    >>> found = with_effort(TrainConfig(), Binary, 0, Effort(examples=12_000))
+    (90, 0, 3)
+    >>> found = with_effort(TrainConfig(), Binary, 0, Effort(examples=14_000))
     >>> found.steps, found.extend
-    (150, 1)
+    (180, 1)
 
     Args:
         config: what the method sets.
@@ -64,8 +65,9 @@ def with_effort(config: TrainConfig, task: Task, seed: int, effort: Effort) -> T
         effort: how hard it may try; its rate is the method's own business.
     """
     changes: dict[str, Any] = {"seed": seed, "report": False}
-    rows, batch = len(task.splits["train"]), config.batch_size
-    full = config.steps or default_steps(len(task.labels), rows, batch)
+    train, batch = task.splits["train"], config.batch_size
+    rows = len(train)
+    full = config.steps or default_steps(even_labels(task.labels, train), rows, batch)
     steps = max(1, round(effort.share * full))
     most = None if effort.examples is None else max(1, effort.examples // min(batch, rows))
     if effort.share < 1 or (most is not None and most < full * _LENGTHS[-1]):
@@ -117,7 +119,7 @@ def course_of(kept: Trained, folder: RunFolder, rows: int) -> Course:
     """
     events = folder.events()
     winner = next((event["winner"] for event in events if event["event"] == "race"), None)
-    clock = _Clock(events, BatchOrder(rows, kept.config.batch_size, kept.config.seed, int, lambda place: 0))
+    clock = _Clock(events, BatchOrder(rows, kept.config.batch_size, kept.config.seed))
     before = max(0, kept.spent.examples - clock.examples)  # on folds, before the run itself
     folds = _Clock(RunFolder(folder.path / "folds").events(), clock.order)
     points = []
@@ -138,7 +140,7 @@ class _Clock:
         order: of its batches.
     """
 
-    def __init__(self, events: Sequence[Mapping[str, Any]], order: BatchOrder[int]) -> None:
+    def __init__(self, events: Sequence[Mapping[str, Any]], order: BatchOrder) -> None:
         self.order = order
         steps = [event for event in events if event["event"] == "step"]
         side_by_side = Counter(event["step"] for event in steps)

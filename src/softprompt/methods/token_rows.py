@@ -16,6 +16,7 @@ from softprompt.tasks.task import Example, Task
 from softprompt.tasks.template import Template
 from softprompt.tasks.template import TokenRow as OwnTokens
 from softprompt.training.batches import BatchOrder, sample
+from softprompt.training.candidates import even_labels
 from softprompt.training.config import TrainConfig
 
 if TYPE_CHECKING:
@@ -58,6 +59,7 @@ class TokenRows:
     Attributes:
         task: as its rows are written for this kind of backbone, without soft slots.
         batch_size: rows a step.
+        pass_cost: of the backbone.
 
     Raises:
         DataError: there is nothing to learn from, or nothing to choose by.
@@ -65,6 +67,7 @@ class TokenRows:
 
     def __init__(self, backbone: Backbone, task: Task, seed: int, batch: int = BATCH, *, front: int = 0) -> None:
         self.task, self.batch_size, self._seed = without_soft(backbone, task), batch, seed
+        self.pass_cost = backbone.pass_cost
         self._template = self.task.template.tokenize(backbone.tokenizer, 0)
         answers = [backbone.tokenizer.encode(word, add_special_tokens=False) for word in self.task.readout.words]
         taken = front + max(ROOM, *map(len, answers))
@@ -76,12 +79,17 @@ class TokenRows:
                 raise DataError(
                     f"the task `{task.name}` has no {split} rows; a method learns from train and stops by validation"
                 )
-        self._order = BatchOrder(len(self._train), batch, seed, self._learned, lambda row: len(row.ids))
+        self._order = BatchOrder(len(self._train), batch, seed)
 
     @property
     def count(self) -> int:
         """How many training rows there are."""
         return len(self._train)
+
+    @property
+    def even_labels(self) -> float:
+        """How many labels there are, were all as rare as the rarest."""
+        return even_labels(self.task.labels, self._train)
 
     @property
     def batches_per_epoch(self) -> int:
@@ -100,7 +108,7 @@ class TokenRows:
 
     def batch(self, step: int) -> list[TokenRow]:
         """Return the rows of a step (counted from 0): those of our prompts at the same seed and batch size."""
-        return [row for _, row in self._order.at(step)]
+        return [self._row(self._train[place]) for place in self._order.at(step)]
 
     def examples(self, steps: int) -> int:
         """Return how many rows that many steps learn from, each time counted."""
@@ -118,9 +126,6 @@ class TokenRows:
             TemplateError: a row lacks a field of the template.
         """
         return [self._row(example) for example in examples]
-
-    def _learned(self, place: int) -> TokenRow:
-        return self._row(self._train[place])
 
     def _row(self, example: Example) -> TokenRow:
         own = self._template.row(example.fields, self._limit)

@@ -113,7 +113,7 @@ class Tuned:
         rows = TokenRows(backbone, task, seed)
         opened, reader = self.prepare(backbone, rows, seed, effort.readout)
         try:
-            plan = Plan.of(rows.count, len(rows.task.labels), self.base_rate or 0.0, effort)
+            plan = Plan.of(rows.count, rows.even_labels, self.base_rate or 0.0, effort)
             began = time.monotonic()
             with _compiled(opened.backbone, reader, rows, plan):
                 compiling = time.monotonic() - began

@@ -25,7 +25,7 @@ from softprompt.methods.method import Course, Effort, Point
 from softprompt.methods.pauses import Pauses
 from softprompt.methods.prompt_runs import most_examples
 from softprompt.methods.token_rows import TokenRow, TokenRows
-from softprompt.modeling.layout import by_length
+from softprompt.modeling.layout import by_length, least_work
 from softprompt.progress import Meter, meter
 from softprompt.shapes import Float
 
@@ -85,7 +85,7 @@ class Plan:
     seconds: float | None = None
 
     @classmethod
-    def of(cls, rows: int, labels: int, rate: float, effort: Effort) -> Plan:
+    def of(cls, rows: int, labels: int | float, rate: float, effort: Effort) -> Plan:
         """Return the plan that every method of a comparison has: as long as our longest prompts, or longer.
 
         >>> Plan.of(2000, 2, 1e-3, Effort(share=0.5)).most
@@ -93,7 +93,7 @@ class Plan:
 
         Args:
             rows: training rows.
-            labels: answers to choose from.
+            labels: answers to choose from, were they even.
             rate: the method's own learning rate, which `effort.rate` multiplies.
             effort: how hard the method may try.
         """
@@ -251,7 +251,7 @@ class Tuning:
         """Gather the gradients of a step; None where memory is full, with nothing left behind."""
         total = 0.0
         try:
-            for part in by_length([len(row.ids) for row in batch], len(batch), self._state.tokens):
+            for part in least_work([len(row.ids) for row in batch], self._state.tokens, self._rows.pass_cost):
                 loss = self._rival.loss([batch[i] for i in part]) * (len(part) / len(batch))
                 loss.backward()
                 total += loss.item()

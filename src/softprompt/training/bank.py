@@ -45,8 +45,9 @@ def gradients(
     """Return loss and gradient of every prompt, from one run of their prefixes and shared passes over their rows.
 
     A prompt's rows meet no other prompt's tensors, so its gradient is what it would be alone. Rows of like length
-    run together, whoever they belong to, at most `tokens` of them (padding counted) at once: gradients gather at
-    the prefixes' keys and values, and go through the prefixes in one backward pass at the end.
+    run together, whoever they belong to, at most `tokens` of them (padding counted) at once, and fewer where a
+    backbone runs padding too: gradients gather at the prefixes' keys and values, and go through the prefixes in one
+    backward pass at the end.
 
     Args:
         model: the frozen backbone.
@@ -64,7 +65,7 @@ def gradients(
         row_tokens(bound, row, shares[which].gold[number])
         for (which, number), row, bound in zip(flat, rows, bounds, strict=True)
     ]
-    for mine in world.passes(lengths, tokens):
+    for mine in world.passes(lengths, tokens, model.backbone.pass_cost):
         part = mine or [lengths.index(min(lengths))]  # nothing left, but a pass to make: one that counts for nothing
         own = [flat[i] for i in part]
         gold = [shares[which].gold[row] for which, row in own]

@@ -1,62 +1,97 @@
-"""The order in which rows are seen: shuffled, in buckets of like length, the same for the same seed."""
+"""The order in which rows are seen: shuffled anew each epoch, the same for the same seed.
+
+Rows of like length are not put together. Length often goes with the label (spam is long): batches by length would hold
+one label after the other, and the steps would follow that. Padding is spared where rows are run, not here.
+"""
 
 from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
-from typing import Generic, TypeVar
-
-POOL = 16
-"""Batches that are sorted by length together: enough to spare most padding, few enough to stay random."""
-
+from typing import TypeVar
 
 T = TypeVar("T")
 
 
-class BatchOrder(Generic[T]):
+class BatchOrder:
     """Batches of rows by step number; a pure function of the seed, so that a resumed run sees what it would have.
 
-    Each epoch is a fresh permutation, cut into pools of sixteen batches; a pool is sorted by length, cut into
-    batches and shuffled again. Rows are encoded when their pool is reached, so a large set costs no start-up.
+    >>> order = BatchOrder(5, 2, seed=0)
+    >>> sorted(order.at(0) + order.at(1) + order.at(2)), order.batches_per_epoch
+    ([0, 1, 2, 3, 4], 3)
 
     Args:
         rows: how many rows there are, N.
         batch_size: rows a batch (the last batch of an epoch may be smaller).
         seed: of the permutations.
-        encode: gives row i.
-        length: gives the length of an encoded row.
     """
 
-    def __init__(
-        self, rows: int, batch_size: int, seed: int, encode: Callable[[int], T], length: Callable[[T], int]
-    ) -> None:
+    def __init__(self, rows: int, batch_size: int, seed: int) -> None:
         self._rows, self._size, self._seed = rows, min(batch_size, rows), seed
-        self._encode, self._length = encode, length
-        self._pool_at: tuple[int, int] | None = None
-        self._pool: list[list[tuple[int, T]]] = []
+        self._epoch, self._order = -1, [0]
 
     @property
     def batches_per_epoch(self) -> int:
         """How many steps it takes to see every row once."""
         return -(-self._rows // self._size)
 
-    def at(self, step: int) -> list[tuple[int, T]]:
-        """Return the batch of a step (counted from 0): pairs of row number and encoded row."""
+    def at(self, step: int) -> list[int]:
+        """Return the numbers of the rows of a step, counted from 0."""
         epoch, batch = divmod(step, self.batches_per_epoch)
-        pool, place = divmod(batch, POOL)
-        if self._pool_at != (epoch, pool):
-            self._pool_at, self._pool = (epoch, pool), self._make_pool(epoch, pool)
-        return self._pool[place]
+        if self._epoch != epoch:
+            self._epoch, self._order = epoch, _permutation(self._rows, self._seed, epoch)
+        return self._order[batch * self._size : (batch + 1) * self._size]
 
-    def _make_pool(self, epoch: int, pool: int) -> list[list[tuple[int, T]]]:
-        order = list(range(self._rows))
-        random.Random(f"{self._seed}/{epoch}").shuffle(order)
-        members = order[pool * POOL * self._size : (pool + 1) * POOL * self._size]
-        encoded = [(i, self._encode(i)) for i in members]
-        encoded.sort(key=lambda pair: (self._length(pair[1]), pair[0]))
-        batches = [encoded[at : at + self._size] for at in range(0, len(encoded), self._size)]
-        random.Random(f"{self._seed}/{epoch}/{pool}").shuffle(batches)
-        return batches
+
+class TokenOrder:
+    """Batches of about so many tokens by step number: many short rows or a few long ones, about the same work each.
+
+    A pure function of the seed, as `BatchOrder` is. Where a batch begins depends on the rows before it, so a run that
+    is resumed measures again those that it has passed.
+
+    >>> order = TokenOrder(6, 10, 0, lambda row: 5)
+    >>> [len(order.at(step)) for step in range(3)]
+    [2, 2, 2]
+
+    Args:
+        rows: how many rows there are, N.
+        tokens: in a batch at most; a row that is longer is a batch by itself.
+        seed: of the permutations.
+        length: gives the tokens of row i.
+    """
+
+    def __init__(self, rows: int, tokens: int, seed: int, length: Callable[[int], int]) -> None:
+        self._rows, self._tokens, self._seed, self._length = rows, tokens, seed, length
+        self._rewind()
+
+    def at(self, step: int) -> list[int]:
+        """Return the numbers of the rows of a step, counted from 0."""
+        if step < self._step:
+            self._rewind()
+        while self._step < step:
+            self._next()
+        return self._batch
+
+    def _rewind(self) -> None:
+        self._epoch, self._begin, self._step, self._batch = -1, self._rows, -1, [0]
+
+    def _next(self) -> None:
+        if self._begin >= self._rows:
+            self._epoch, self._begin = self._epoch + 1, 0
+            self._order = _permutation(self._rows, self._seed, self._epoch)
+        end, tokens = self._begin, 0
+        while end < self._rows:
+            tokens += self._length(self._order[end])
+            if tokens > self._tokens and end > self._begin:
+                break
+            end += 1
+        self._batch, self._begin, self._step = self._order[self._begin : end], end, self._step + 1
+
+
+def _permutation(rows: int, seed: int, epoch: int) -> list[int]:
+    order = list(range(rows))
+    random.Random(f"{seed}/{epoch}").shuffle(order)
+    return order
 
 
 def sample(rows: Sequence[T], most: int, seed: int) -> Sequence[T]:

@@ -7,6 +7,7 @@ the default won the race and lost almost two points). The one relative rate suit
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -119,21 +120,46 @@ def _steps(
         some = sample(rows, _MEASURED, config.seed)
         lengths = [len(tokenized.row(row.fields, backbone.max_positions).ids) + carried for row in some]
         size = max(1, round(config.batch_tokens * len(lengths) / sum(lengths)))
-    return default_steps(len(readout.labels), len(rows), size)
+    return default_steps(even_labels(readout.labels, rows), len(rows), size)
 
 
-def default_steps(labels: int, rows: int, batch_size: int) -> int:
+def even_labels(labels: Sequence[str], rows: Sequence[Example]) -> float:
+    """Return how many labels there would be if all were as rare as the rarest one that counts.
+
+    Labels that have less than a twentieth of the rows together do not count, if two others are left. A count may be low
+    by chance, so one standard error is added; and no label counts as rarer than a fourth of an even share.
+
+    >>> rows = [Example({}, "ham")] * 800 + [Example({}, "spam")] * 200
+    >>> round(even_labels(["ham", "spam"], rows), 2)
+    4.67
+
+    Args:
+        labels: answers to choose from; none where they are text or numbers.
+        rows: rows to learn from.
+    """
+    found = Counter(row.label for row in rows)
+    counts = sorted(found[label] for label in labels if found[label])
+    total = sum(counts)
+    if len(counts) < 2 or total < len(rows):  # an answer is not one of the labels
+        return float(len(labels))
+    gone = 0
+    while len(counts) > 2 and 20 * (gone + counts[0]) < total:
+        gone += counts.pop(0)
+    return min(max(total / (counts[0] + math.sqrt(counts[0])), float(len(labels))), 4.0 * len(labels))
+
+
+def default_steps(labels: int | float, rows: int, batch_size: int) -> int:
     """Return the steps of a run: more for more labels, by the square root, and fewer for a few rows.
 
     >>> default_steps(2, 6000, 24), default_steps(6, 5000, 24), default_steps(2, 30, 24)
-    (150, 260, 50)
+    (180, 310, 50)
 
     Args:
-        labels: answers to choose from; 0 or 1 where they are text or numbers.
+        labels: answers to choose from, were they even (`even_labels`); 0 or 1 where they are text or numbers.
         rows: rows to learn from.
         batch_size: rows a step.
     """
-    wanted = round(STEPS * math.sqrt(max(2, labels) / 2))
+    wanted = 10 * round(STEPS * math.sqrt(max(2, labels) / 2) / 10)
     at_most = math.ceil(EPOCHS * rows / min(batch_size, rows))
     return max(min(wanted, at_most), min(LEAST_STEPS, wanted))
 

@@ -18,7 +18,7 @@ ClassWeights = Literal["none", "balanced"]
 
 RATE = 0.02
 """The relative learning rate, where none is asked for: right for all parameterizations, near enough."""
-STEPS = 150
+STEPS = 180
 """Optimizer steps, where none are asked for and the data does not speak against it."""
 
 
@@ -71,7 +71,7 @@ class TrainConfig(BaseModel):
     ] = None
     batch_size: Annotated[int, Field(ge=1, description="rows a step")] = 24
     batch_tokens: Annotated[
-        int | None, Field(ge=16, description="tokens a step, padding counted, instead of batch_size rows")
+        int | None, Field(ge=16, description="tokens a step at most, instead of batch_size rows")
     ] = None
     warmup: Annotated[float, Field(ge=0, lt=1, description="share of the steps with a rising rate")] = 0.07
     weight_decay: Annotated[float, Field(ge=0, description="AdamW's, on the prompt")] = 0.0
@@ -96,8 +96,10 @@ class TrainConfig(BaseModel):
         Field(description="compile the backbone's layers first, on a CPU. By default where there is enough to train"),
     ] = None
     validate_every: Annotated[int, Field(ge=1, description="steps between validations")] = 50
-    validation_rows: Annotated[int, Field(ge=1, description="validation rows looked at while training")] = 256
-    patience: Annotated[int, Field(ge=1, description="validations without improvement before an early stop")] = 3
+    validation_rows: Annotated[int, Field(ge=1, description="validation rows looked at while training")] = 512
+    patience: Annotated[
+        int, Field(ge=1, description="validations that are worse than the best for sure before an early stop")
+    ] = 3
     checkpoint_every: Annotated[int, Field(ge=1, description="steps between checkpoints")] = 10
     report: Annotated[bool, Field(description="score the test rows and the references when done")] = True
     test_rows: Annotated[int, Field(ge=1, description="test rows in the report card at most")] = 2000

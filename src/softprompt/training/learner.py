@@ -14,19 +14,21 @@ from softprompt.modeling.bound import BoundPrompt
 from softprompt.modeling.prompted_model import PromptedModel
 from softprompt.modeling.readings import EncodedRow, Gold
 from softprompt.training.bank import Share, row_tokens
-from softprompt.training.batches import BatchOrder, sample
+from softprompt.training.batches import BatchOrder, TokenOrder, sample
 from softprompt.training.checkpoints import optimizer_tensors, restore_optimizer
 from softprompt.training.lesson import Lesson
 from softprompt.training.monitors import GradientWatch, distance, is_finite, token_norms
 from softprompt.training.parallel import Learned
 from softprompt.training.schedule import warmup_cosine
 from softprompt.training.selection import Seen, beyond_chance, last_stands
-from softprompt.training.token_order import TokenOrder
 
 DONE = "all steps done"
 """Why a prompt stops learning when nothing else stopped it."""
-CLEARLY = 0.05
-"""Share of the validation loss that the last third of a run takes off, where a longer run is worth its time."""
+CLEARLY = 0.15
+"""Share of all that a prompt has learned that it learned in the last third of a run, where a longer run is worth it."""
+
+_FIRST = 5
+"""Steps whose mean loss is what a prompt begins at: nothing is learned in them yet, and one batch is few rows."""
 
 
 class Item(NamedTuple):
@@ -70,6 +72,7 @@ class _State:
     """What changes from step to step, and is in every checkpoint."""
 
     step: int = 0
+    first: float = 0.0
     begin: int = 0
     until: int = 0
     extended: int = 0
@@ -114,10 +117,10 @@ class Learner:
             foreach=False,
         )
         questions = len(lesson.train) * self._bound.reading.questions
-        order: Any = BatchOrder if config.batch_tokens is None else TokenOrder
-        size = config.batch_tokens or config.batch_size
-        self._order: BatchOrder[Item] | TokenOrder[Item] = order(
-            questions, size, config.seed, self._item, lambda item: item.length
+        self._order: BatchOrder | TokenOrder = (
+            BatchOrder(questions, config.batch_size, config.seed)
+            if config.batch_tokens is None
+            else TokenOrder(questions, config.batch_tokens, config.seed, lambda number: self._item(number).length)
         )
         self.state = _State(until=config.length)
         self._start, self._best = start, start
@@ -150,7 +153,7 @@ class Learner:
 
     def batch(self, step: int) -> list[tuple[int, Item]]:
         """Return the items of a step, counted from 0: pairs of number and encoded row with its answer."""
-        return self._order.at(step)
+        return [(number, self._item(number)) for number in self._order.at(step)]
 
     def share(self, step: int | None = None) -> Share:
         """Return what it learns from at its next step (or at `step`), the prompt's tensors as leaves."""
@@ -175,38 +178,41 @@ class Learner:
         torch.autograd.backward([folded[site] for site in trained], [learned.gradient[site] for site in trained])
         norm = torch.nn.utils.clip_grad_norm_(self._module.parameters(), config.clip)
         self._optimizer.step()
+        if state.step < _FIRST:
+            state.first += (learned.loss.item() - state.first) / (state.step + 1)
         state.step += 1
         state.cut_rows += sum(row.cut > 0 for row in share.rows)
         state.examples += len(share.rows)
-        text, padded = sum(len(row.ids) for row in share.rows), len(share.rows) * max(len(r.ids) for r in share.rows)
         return {
             "loss": learned.loss.item(),
             "rate": config.rate * share_of_rate,
             "gradient_norm": float(norm),
             "token_gradient_norms": token_norms(learned.gradient),
             "distance": distance(share.bound.tensors, self._start),
-            "padding": 1 - text / padded,
         }
 
     def see(self, seen: Seen) -> None:
         """Take a validation; keep the prompt if it is the best so far."""
         state = self.state
-        if state.step <= state.begin + 2 * (state.until - state.begin) // 3:
-            self._before_terms = seen.terms
         state.last, state.last_step, self._last_terms = dict(seen.figures), state.step, seen.terms
-        state.waited += 1
         if not state.best or seen.better_than(state.best, self.config.select):
             state.best, state.best_step, state.waited = dict(seen.figures), state.step, 0
             self._best, self._best_terms = self.tensors(), seen.terms
+        elif len(self._best_terms) == len(seen.terms):  # a plateau is no reason to stop: the rate is still to fall
+            state.waited += beyond_chance(self._best_terms - seen.terms, errors=2.0)
+        early = state.step <= state.begin + 2 * (state.until - state.begin) // 3
+        if early and (not len(self._before_terms) or seen.terms.mean() > self._before_terms.mean()):
+            self._before_terms = seen.terms
 
     def goes_on(self) -> bool:
-        """At the end of a run, tell whether it goes on: validation improved clearly, and for sure, in its last third.
+        """At the end of a run, tell whether it goes on: what was learned grew clearly, and for sure, in its last third.
 
-        Then the rate rises and falls once more, over twice as many steps.
+        What is learned is counted in nats of validation loss, from what can be said of an answer without reading the
+        row. Then the rate rises and falls once more, over twice as many steps.
         """
         state, before, last = self.state, self._before_terms, self._last_terms
         improved = len(before) == len(last) and beyond_chance(last - before, errors=2.0)
-        improved = improved and bool(last.mean() > (1 - CLEARLY) * before.mean())
+        improved = improved and bool((last - before).mean() > CLEARLY * (last.mean() + self._unread_loss).abs())
         if state.extended >= (self.config.extend or 0) or state.last_step != state.step or not improved:
             return False
         state.begin, state.until = state.step, state.step + 2 * (state.step - state.begin)
@@ -253,6 +259,14 @@ class Learner:
         self._start, self._best = _under("start.", tensors), _under("best.", tensors)
         self._best_terms, self._last_terms = tensors["terms.best"], tensors["terms.last"]
         self._before_terms = tensors["terms.before"]
+
+    @property
+    def _unread_loss(self) -> float:
+        """The loss of who knows how common each label is; of other answers, that of the first steps."""
+        if not self.chooses_one:
+            return self.state.first
+        shares = torch.tensor([*self._counts.values()]) / self._counts.total()
+        return float(-(shares * shares.log()).sum())
 
     def _weight(self, label: str) -> float:
         """How much a row counts: as much as any, or, balanced, the less the more common its label is."""

@@ -15,7 +15,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from softprompt.backbones.processes import join
-from softprompt.modeling.layout import by_length
+from softprompt.modeling.layout import least_work, longest_first
 from softprompt.shapes import Float
 
 
@@ -51,7 +51,7 @@ class World:
         """Whether this process writes and speaks."""
         return self.rank == 0
 
-    def passes(self, lengths: Sequence[int], tokens: int) -> list[list[int]]:
+    def passes(self, lengths: Sequence[int], tokens: int, pass_cost: int = 0) -> list[list[int]]:
         """Cut a step's rows into this process's passes: rows of like length, at most `tokens` of them at once.
 
         Rows are dealt out by length, so that all processes have the same to do. In lockstep all make equally many
@@ -60,14 +60,20 @@ class World:
         Args:
             lengths: of the step's rows, in tokens.
             tokens: in one pass, padding counted.
+            pass_cost: tokens that take as long as a pass takes beside them, so that passes are cut where padding takes
+                longer; 0: padding takes nothing.
 
         >>> World(0, 2).passes([5, 9, 7], 100), World(1, 2).passes([5, 9, 7], 100)
         ([[1, 0]], [[2]])
         """
-        order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
-        dealt = [_cut(order[rank :: self.size], lengths, tokens) for rank in range(self.size)]
-        own = dealt[self.rank]
-        missing = max(map(len, dealt)) - len(own) if self.lockstep else 0
+        order = longest_first(lengths)
+
+        def cut(rank: int) -> list[list[int]]:
+            dealt = order[rank :: self.size]
+            return [[dealt[j] for j in part] for part in least_work([lengths[i] for i in dealt], tokens, pass_cost)]
+
+        own = cut(self.rank)
+        missing = max(len(cut(rank)) for rank in range(self.size)) - len(own) if self.lockstep else 0
         return own + [[] for _ in range(missing)]
 
     def total(self, learned: Sequence[Learned]) -> list[Learned]:
@@ -118,7 +124,3 @@ ALONE = World()
 
 def _like(old: Tensor, new: Tensor) -> Tensor:
     return new.reshape(old.shape).to(old.device, old.dtype)
-
-
-def _cut(own: Sequence[int], lengths: Sequence[int], tokens: int) -> list[list[int]]:
-    return [[own[j] for j in part] for part in by_length([lengths[i] for i in own], len(own), tokens)]

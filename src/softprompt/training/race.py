@@ -86,8 +86,8 @@ def halving(candidates: int, steps: int, rows: int) -> tuple[Rung, ...]:
         steps: of the winner's whole run.
         rows: validation rows at the last rung; earlier ones take half.
 
-    >>> [(rung.step, rung.keep) for rung in halving(5, 150, 256)]
-    [(10, 2), (20, 1)]
+    >>> [(rung.step, rung.keep) for rung in halving(5, 180, 512)]
+    [(12, 2), (24, 1)]
     """
     rungs: list[Rung] = []
     step, left = max(1, steps // 15), candidates

@@ -161,7 +161,7 @@ class Trainer:
             learner.see(self._world_sees(learner))
             self._log(learner, {"event": "validation", **state.last, "best_step": state.best_step})
             if state.waited >= config.patience and not state.extended:
-                state.stopped = f"validation has not improved for {config.patience} validations"
+                state.stopped = f"{config.patience} validations were worse than the best for sure"
         if state.step == state.until and not state.stopped:
             if learner.goes_on():
                 say(f"{self._named(learner)}validation still improves: training goes on to step {state.until}")
