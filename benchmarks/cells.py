@@ -61,12 +61,10 @@ class Cells:
         return [found for name in names if (found := self.read(Cell(name, "", {})))]
 
     def run(self, cells: Sequence[Cell]) -> None:
-        """Run what is missing and was asked for, in order, until the time is up."""
+        """Run what is missing and was asked for, in order, until the time is up; the first of them in any case."""
         began = time.monotonic()
-        for cell in cells:
-            if not self._due(cell):
-                continue
-            if self._setting.minutes is not None and time.monotonic() - began > 60 * self._setting.minutes:
+        for count, cell in enumerate(cell for cell in cells if self._due(cell)):
+            if count and self._setting.minutes is not None and time.monotonic() - began > 60 * self._setting.minutes:
                 print(f"the {self._setting.minutes:g} minutes are over; run again to go on", file=sys.stderr)
                 return
             self._one(cell)
