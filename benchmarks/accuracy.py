@@ -19,7 +19,8 @@ the seed, the report card included. The seconds are those of the whole process, 
 converted backbone lies in the cache. Figures are on the rows of the report card, which took part in no choice; the
 linear probe and the others are the report card's, on the same rows. A missed target counts as met where the mean is
 within 1.0 point of the better of LoRA and full fine-tuning (`rivals`), whose rate and readout were chosen on
-validation. Standard deviations are those of a sample (n - 1)."""
+validation. The backbone is in bf16, or in fp32 on a processor that does not compute in bf16, as it is by default; such
+a processor takes several times as long. Standard deviations are those of a sample (n - 1)."""
 
 PROBE_SETS = ("sst2", "trec", "sms_spam", "banking77")
 WITHIN = 0.01
@@ -79,7 +80,7 @@ def one(name: str, seed: int, task: Mapping[str, Any], options: Mapping[str, Any
 
 
 def accuracy(setting: Setting) -> Result:
-    cells = Cells(setting, "accuracy", "accuracy", "one")
+    cells = Cells(setting, "accuracy", "accuracy", "one", aside=["dtype"])
     asked = {run: [cell(setting, run, seed) for seed in setting.seeds or run.seeds] for run in RUNS}
     longest = max(map(len, asked.values()))
     cells.run([made[place] for place in range(longest) for made in asked.values() if place < len(made)])
@@ -142,14 +143,17 @@ def _met(setting: Setting, run: Run, target: Target, values: Sequence[float], as
 
 
 def _longest(made: Sequence[Mapping[str, Any]]) -> str:
-    """The most seconds of a training, by the number of threads it had."""
-    by_threads: dict[int, float] = {}
+    """The most seconds of a training, by the number of threads and the dtype it had."""
+    longest: dict[tuple[int, str], float] = {}
     for each in made:
-        threads = each["machine"]["threads"]
-        by_threads[threads] = max(each["seconds"], by_threads.get(threads, 0.0))
-    if len(by_threads) == 1:
-        return f"{max(by_threads.values()):.0f}"
-    return "; ".join(f"{by_threads[n]:.0f} with {n} thread{'s' * (n > 1)}" for n in sorted(by_threads, reverse=True))
+        kind = (each["machine"]["threads"], each["machine"]["dtype"])
+        longest[kind] = max(each["seconds"], longest.get(kind, 0.0))
+    if len(longest) == 1:
+        return f"{max(longest.values()):.0f}"
+    words = {kind: f"{kind[0]} thread{'s' * (kind[0] > 1)}" for kind in longest}
+    if len({dtype for _, dtype in longest}) > 1:
+        words = {kind: f"{word} in {kind[1]}" for kind, word in words.items()}
+    return "; ".join(f"{longest[kind]:.0f} with {words[kind]}" for kind in sorted(longest, reverse=True))
 
 
 def _short(target: Target, values: Sequence[float]) -> Iterator[str]:
@@ -187,7 +191,7 @@ def _probes(found: Found) -> Table:
 
 _COLUMNS = [
     "task", "seed", "test rows", "figure % (95 %)", "linear probe %", "zero-shot %", "majority %", "seconds",
-    "CPU seconds", "threads", "steps",
+    "CPU seconds", "threads", "dtype", "steps",
 ]  # fmt: skip
 
 
@@ -196,7 +200,7 @@ def _every(asked: Mapping[Run, Sequence[Cell]], found: Found) -> Table:
     for run, cells in asked.items():
         for each, made in zip(cells, found[run], strict=True):
             head = [run.data, str(each.arguments["seed"])]
-            table.rows.append([*head, *(_row(run, made) if made else ["missing", *[""] * 8])])
+            table.rows.append([*head, *(_row(run, made) if made else ["missing", *[""] * 9])])
     return table
 
 
@@ -210,7 +214,7 @@ def _row(run: Run, made: Mapping[str, Any]) -> list[str]:
         f"{report['figures'].get('rows', 0):,}", f"**{_percent(value)}**{between}" if value is not None else "–",
         *(_percent(each) if each is not None else "–" for each in beside),
         f"{made['seconds']:.0f}", f"{made['cpu seconds']:.0f}", str(made["machine"]["threads"]),
-        str(made["found"]["steps"]),
+        made["machine"]["dtype"], str(made["found"]["steps"]),
     ]  # fmt: skip
 
 

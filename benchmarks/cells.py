@@ -40,9 +40,18 @@ class Cells:
 
     A cell of another backbone, dtype or device counts as missing. One that fails is missing too: the next run tries
     it again.
+
+    Args:
+        setting: of this run.
+        folder: of the cells, among the results.
+        module, function: what a cell calls that has no `call` of its own.
+        aside: parts of a setting's origin that cells may differ in.
     """
 
-    def __init__(self, setting: Setting, folder: str, module: str = "", function: str = "") -> None:
+    def __init__(
+        self, setting: Setting, folder: str, module: str = "", function: str = "", *, aside: Sequence[str] = ()
+    ) -> None:
+        self._aside = frozenset(aside)
         self._setting, self._call = setting, (module, function)
         self._folder = Path(setting.out, folder)
         self._machine: dict[str, Any] = {}
@@ -53,7 +62,7 @@ class Cells:
             found: dict[str, Any] = json.loads(self._path(cell).read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return None
-        return found if found.get("origin") == self._setting.origin else None
+        return found if self._alike(found.get("origin")) else None
 
     def there(self, pattern: str) -> list[dict[str, Any]]:
         """What was found in every cell whose name has this pattern, in the order of the names."""
@@ -76,6 +85,10 @@ class Cells:
         """Which commits the cells come from, in words."""
         commits = [found["commit"] for cell in cells if (found := self.read(cell))]
         return ", ".join(f"{commit} ({commits.count(commit)} cells)" for commit in dict.fromkeys(commits)) or "none"
+
+    def _alike(self, origin: Mapping[str, Any] | None) -> bool:
+        own = self._setting.origin
+        return origin is not None and all(origin.get(each) == own[each] for each in own.keys() - self._aside)
 
     def _due(self, cell: Cell) -> bool:
         asked = not self._setting.only or any(fnmatch.fnmatch(cell.name, only) for only in self._setting.only)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+
+from softprompt.experiments.compare.surroundings import installed, processor
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("softprompt", "torch", "transformers", "tokenizers", "peft", "numpy", "scikit-learn", "fastapi", "uvicorn")
@@ -19,7 +20,7 @@ def describe(dtype: str, device: str = "cpu") -> dict[str, object]:
     graphics = {} if device == "cpu" else {"device": torch.cuda.get_device_name(device)}
 
     return {
-        "cpu": _cpu(),
+        "cpu": processor(),
         "cores": os.cpu_count(),
         "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
         "system": f"{platform.system()} {platform.machine()}",
@@ -27,7 +28,7 @@ def describe(dtype: str, device: str = "cpu") -> dict[str, object]:
         "instructions": torch.backends.cpu.get_cpu_capability(),
         "dtype": dtype,
         **graphics,
-        "versions": {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}},
+        "versions": {"python": platform.python_version(), **{name: installed(name) for name in PACKAGES}},
     }
 
 
@@ -40,19 +41,3 @@ def commit() -> str:
 def _git(*arguments: str) -> str:
     done = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
     return done.stdout.strip()
-
-
-def _cpu() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        lines = []
-    named = (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    return next(named, platform.processor() or platform.machine())
-
-
-def _version(name: str) -> str | None:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return None

@@ -25,12 +25,18 @@ if TYPE_CHECKING:
 
 PROMPTS = {"sentiment": "tweet-sentiment", "spam": "sms-spam"}
 """The prompts that the demo makes, and the packaged data set of each."""
-SMALL = {"exportable": True, "race": False}
-"""Rows at the input and nothing else: files of about 50 KB, and one plain run each."""
-SETTINGS = {**SMALL, "steps": 80, "validate_every": 20, "validation_rows": 256, "test_rows": 400, "probe_rows": 1500}
-"""Small budgets: the demo is to end within minutes on two cores; `softprompt train` has larger ones, and races."""
+SETTINGS = {
+    "race": False,
+    "steps": 80,
+    "validate_every": 40,
+    "validation_rows": 256,
+    "test_rows": 400,
+    "probe_rows": 1500,
+}
+"""The default prompt on a small budget: the demo is to end within minutes on two cores. `softprompt train` has a larger
+one, and lets candidates race."""
 TITLE = "softprompt demo: two soft prompts, one frozen model"
-QUICK = {**SMALL, "steps": 4, "validate_every": 2, "validation_rows": 32, "test_rows": 60, "probe_rows": 120}
+QUICK = {"race": False, "steps": 4, "validate_every": 2, "validation_rows": 32, "test_rows": 60, "probe_rows": 120}
 LINES = (
     "best concert of my life, I am still smiling",
     "stuck at the airport for six hours and nobody tells us anything",

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from softprompt.backbones.backbone import Backbone
-from softprompt.experiments.study_cells import Measured
+from softprompt.experiments.study_cells import Measured, subject
 from softprompt.experiments.study_grid import Cell
 from softprompt.experiments.trials import FAILURES, failure, most_steps, without_test
 from softprompt.methods.catalogue import method
@@ -36,14 +36,7 @@ def measure_beside(
         rows: labelled rows to judge it on.
         folder: of its run.
     """
-    about = {
-        "backbone": cell.backbone,
-        "value": cell.value,
-        "seed": cell.seed,
-        "method": cell.method,
-        "parameters": sum(weight.numel() for weight in backbone.model.parameters()),
-        "fingerprint": backbone.fingerprint.to_json(),
-    }
+    about = subject(cell, backbone)
     taken = method(cell.method)
     refused = taken.refuses(backbone, task)
     if refused is not None:

@@ -97,6 +97,18 @@ def judged_rows(task: Task, split: str, most: int) -> tuple[Example, ...]:
     return tuple(rows[i] for i in sorted(random.Random(0).sample(range(len(rows)), most)))
 
 
+def subject(cell: Cell, backbone: Backbone) -> dict[str, Any]:
+    """Return what `Measured` says of a cell whether or not it could be trained."""
+    return {
+        "backbone": cell.backbone,
+        "value": cell.value,
+        "seed": cell.seed,
+        "method": cell.method,
+        "parameters": sum(weight.numel() for weight in backbone.model.parameters()),
+        "fingerprint": backbone.fingerprint.to_json(),
+    }
+
+
 def measure_cell(
     cell: Cell, backbone: Backbone, task: Task, config: TrainConfig, rows: Sequence[Example], folder: Path
 ) -> Measured:
@@ -110,13 +122,7 @@ def measure_cell(
         rows: labelled rows to judge it on.
         folder: of its run.
     """
-    about = {
-        "backbone": cell.backbone,
-        "value": cell.value,
-        "seed": cell.seed,
-        "parameters": sum(weight.numel() for weight in backbone.model.parameters()),
-        "fingerprint": backbone.fingerprint.to_json(),
-    }
+    about = subject(cell, backbone)
     try:
         result = learn(backbone, without_test(task), config, folder)
         result.prompt.save(folder / "prompt.safetensors")

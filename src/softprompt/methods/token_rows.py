@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
 BATCH: int = TrainConfig().batch_size
 """Rows a step, as our prompts have them."""
-VALIDATION_ROWS = 1000
-"""Validation rows that a method is chosen by, at most: those that our prompts are calibrated on at the same seed."""
+VALIDATION_ROWS: int = TrainConfig().validation_rows
+"""Validation rows that a method is chosen by, at most: as many as our prompts look at."""
 ROOM = 16
 """Positions that stay free behind a row, for an answer; of longer answers, as many as they take."""
 UNKNOWN = -1

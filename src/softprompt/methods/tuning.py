@@ -35,7 +35,7 @@ LEAST_MOST = 4_800
 """Rows learned from, each time counted, that are always allowed: of few training rows more epochs."""
 LOOKS = (240, 1_200)
 """Rows learned from between two looks at validation: an epoch, but no fewer and no more than these."""
-PATIENCE, SECOND_PATIENCE = 4, 3
+PATIENCE, SECOND_PATIENCE = 3, 2
 REDUCTION = 0.2
 TOKENS = 2_048
 """Padded tokens whose graph is held at once."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from softprompt.experiments.compare.outcomes import CompareCell, Outcome
 from softprompt.experiments.compare.plan import SEARCH_SHARE, Layout
 
-PASSES: Mapping[str, float] = {"free": 0.0, "probe": 1.0, "prompt": 20.0, "adapter": 15.0, "weights": 15.0}
+PASSES: Mapping[str, float] = {"free": 0.0, "probe": 1.0, "prompt": 12.0, "adapter": 13.0, "weights": 16.0}
 """Forward passes over a training row until validation stops improving, by family; a backward pass counts as two."""
 _CONTEXT: Mapping[str, float] = {"few-shot-4": 1.5, "few-shot-16": 2.0, "few-shot-max": 4.0}
 """How much more a row costs behind its examples, whose keys and values are kept."""

@@ -22,11 +22,11 @@ def surroundings() -> dict[str, Any]:
     >>> sorted(surroundings())
     ['commit', 'machine', 'versions']
     """
-    found = {name: _version(name) for name in PACKAGES}
+    found = {name: installed(name) for name in PACKAGES}
     return {
         "commit": commit(),
         "machine": {
-            "cpu": _cpu(),
+            "cpu": processor(),
             "cores": os.cpu_count(),
             "memory GiB": _memory(),
             "system": f"{platform.system()} {platform.machine()}",
@@ -55,7 +55,8 @@ def _git(folder: Path, *words: str) -> str:
     return done.stdout.strip() if done.returncode == 0 else ""
 
 
-def _cpu() -> str:
+def processor() -> str:
+    """Return the processor's name, as the system gives it."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
@@ -77,7 +78,8 @@ def _memory() -> float | None:
         return None
 
 
-def _version(name: str) -> str | None:
+def installed(name: str) -> str | None:
+    """Return the version of a package that is installed; None where it is not."""
     try:
         return version(name)
     except PackageNotFoundError:
