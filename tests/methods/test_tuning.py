@@ -181,7 +181,7 @@ def test_other_errors_are_handed_on(rows):
 
 def test_effort_bounds_the_plan():
     assert Plan.of(2000, 2, 1e-3, Effort()) == Plan(1e-3, every=1200, most=40_000, warmup=1200)
-    assert Plan.of(2000, 2, 1e-3, Effort(rate=3.0, share=0.25)) == Plan(3e-3, every=1200, most=10_000, warmup=1200)
+    assert Plan.of(2000, 2, 1e-3, Effort(rate=3.0, share=0.25)) == Plan(3e-3, every=1200, most=3240, warmup=810)
     assert Plan.of(16, 2, 1e-3, Effort()) == Plan(1e-3, every=240, most=4800, warmup=240)
     assert Plan.of(300, 2, 1e-3, Effort(examples=100, seconds=5.0)) == Plan(
         1e-3, every=300, most=100, warmup=25, seconds=5.0

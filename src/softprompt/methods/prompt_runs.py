@@ -27,18 +27,23 @@ _LENGTHS = (1, 3, 7)
 """How long a run is after no, one and two extensions, in its first length."""
 
 
-def most_examples(labels: int | float, rows: int) -> int:
-    """Return how many rows our prompts learn from in full, each time counted, when every extension is taken.
+def first_examples(labels: int | float, rows: int) -> int:
+    """Return how many rows our prompts learn from before any extension, each time counted.
 
-    >>> most_examples(2, 2000), most_examples(77, 2000)
-    (30240, 188160)
+    >>> first_examples(2, 2000), first_examples(77, 2000)
+    (4320, 26880)
 
     Args:
-        labels: answers to choose from.
+        labels: answers to choose from, were they even.
         rows: training rows.
     """
     batch = TrainConfig().batch_size
-    return _LENGTHS[-1] * default_steps(labels, rows, batch) * min(batch, rows)
+    return default_steps(labels, rows, batch) * min(batch, rows)
+
+
+def most_examples(labels: int | float, rows: int) -> int:
+    """Return how many rows our prompts learn from in full, when every extension is taken; as `first_examples`."""
+    return _LENGTHS[-1] * first_examples(labels, rows)
 
 
 def with_effort(config: TrainConfig, task: Task, seed: int, effort: Effort) -> TrainConfig:

@@ -23,7 +23,7 @@ from softprompt.errors import OutOfMemoryError, TrainingError
 from softprompt.methods.masters import Masters
 from softprompt.methods.method import Course, Effort, Point
 from softprompt.methods.pauses import Pauses
-from softprompt.methods.prompt_runs import most_examples
+from softprompt.methods.prompt_runs import first_examples, most_examples
 from softprompt.methods.token_rows import TokenRow, TokenRows
 from softprompt.modeling.layout import by_length, least_work
 from softprompt.progress import Meter, meter
@@ -88,8 +88,11 @@ class Plan:
     def of(cls, rows: int, labels: int | float, rate: float, effort: Effort) -> Plan:
         """Return the plan that every method of a comparison has: as long as our longest prompts, or longer.
 
-        >>> Plan.of(2000, 2, 1e-3, Effort(share=0.5)).most
-        20000
+        A part of it, as a search has, is a part of three times our prompts' first length: most trainings end long
+        before their bound, and the trials of a search are to take less than what they are a search for.
+
+        >>> Plan.of(2000, 2, 1e-3, Effort()).most, Plan.of(2000, 2, 1e-3, Effort(share=1 / 3)).most
+        (40000, 4320)
 
         Args:
             rows: training rows.
@@ -98,6 +101,7 @@ class Plan:
             effort: how hard the method may try.
         """
         full = max(EPOCHS * rows, LEAST_MOST, most_examples(labels, rows))
+        full = full if effort.share == 1 else min(full, 3 * first_examples(labels, rows))
         most = max(1, round(effort.share * full))
         most = most if effort.examples is None else min(most, effort.examples)
         every = min(max(rows, LOOKS[0]), LOOKS[1])

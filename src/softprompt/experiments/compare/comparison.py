@@ -281,7 +281,7 @@ def compare(
     """Compare soft prompts with what a user might pick instead; the same call goes on where one was stopped.
 
     All methods have the same splits, seeds, rows and readouts, and the same search: each rate of a log grid at seed 0,
-    for a third of a training, the lowest validation loss taken. Each cell is a process of its own, so that one that
+    in a shortened training, the lowest validation loss taken. Each cell is a process of its own, so that one that
     fails is a line that says why.
 
     Args:
