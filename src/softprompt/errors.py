@@ -44,6 +44,10 @@ class StorageError(SoftPromptError, OSError):
     """The disk, a permission or a store object stands in the way; nothing was half-written."""
 
 
+class VersionConflictError(SoftPromptError, RuntimeError):
+    """A version that was to follow another one of its name, which is not the latest any more."""
+
+
 class MissingExtraError(SoftPromptError, ImportError):
     """A part of the job needs a package that is not installed; the message names the extra."""
 

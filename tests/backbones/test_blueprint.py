@@ -114,6 +114,8 @@ def test_of_a_hub_model_the_configuration_alone_is_fetched(tmp_path, monkeypatch
         ("missing.json", UnknownNameError, "A hub id is written `owner/name`"),
         ({"model_type": "no-such"}, UnsupportedBackboneError, "`no-such` has model type `no-such`, and transformers"),
         ({"model_type": "llama", "hidden_act": "none"}, UnsupportedBackboneError, "cannot be built without weights"),
+        ({"model_type": "deepseek_v3", "num_hidden_layers": 2}, UnsupportedBackboneError, "one compressed vector for"),
+        ({"model_type": "qwen3_next", "num_hidden_layers": 4}, UnsupportedBackboneError, "kind `linear_attention`"),
     ],
 )
 def test_what_cannot_be_counted(source, kind, text):

@@ -8,7 +8,7 @@ import torch
 
 from softprompt.backbones import hardware
 from softprompt.backbones.backbone import load_backbone
-from softprompt.errors import ConfigError, UnknownNameError
+from softprompt.errors import BackboneError, ConfigError, UnknownNameError
 
 CPU = torch.device("cpu")
 
@@ -107,3 +107,18 @@ def test_a_thread_that_leaves_its_cores_has_no_team_until_it_computes_again():
     finally:
         torch.set_num_threads(before)
         hardware.leave_cores()
+
+
+def test_a_gpu_is_lost_where_its_next_call_fails_too(monkeypatch):
+    gpu, wrong = torch.device("cuda"), RuntimeError("CUDA error: device-side assert triggered\nmore of it")
+
+    def fail(device):
+        raise wrong
+
+    monkeypatch.setattr(torch.cuda, "synchronize", fail)
+    with pytest.raises(BackboneError, match="the device `cuda` is lost to this process: CUDA error: device-side"):
+        hardware.check_lost(wrong, gpu)
+    for other in (ValueError("no"), torch.OutOfMemoryError("CUDA error: out of memory"), RuntimeError("shapes")):
+        hardware.check_lost(other, gpu)
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda device: None)
+    hardware.check_lost(wrong, gpu)

@@ -120,6 +120,15 @@ def test_without_a_soft_prompt_or_a_rival_nothing_is_advised():
     )
 
 
+def test_where_the_soft_prompt_has_no_figure_is_said_before_any_advice():
+    lost = TaskFigures("web", ("a", "b"), 400, (Line(OUR, why="failed: the loss is nan"), line(LORA, 0.95)), OUR)
+    said = summary([task(line(LORA, 0.8, (-0.1, -0.12, -0.08))), lost])
+    assert said[0] == (
+        "The soft prompt + learned rows has no figure on web (failed: the loss is nan), where LoRA has 95.0 % accuracy."
+    )
+    assert said[1].endswith("nothing else was more accurate beyond chance on any task where it has a figure.")
+
+
 def test_what_failed_is_missing_or_lacks_seeds_is_said_last():
     lines = [
         Line(FULL, why="failed: it does not fit"),

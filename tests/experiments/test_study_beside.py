@@ -7,9 +7,12 @@ import json
 import pytest
 import torch
 
-from softprompt.errors import ConfigError, UnknownNameError
+from softprompt.errors import ConfigError, TrainingError, UnknownNameError
+from softprompt.experiments import study as study_module
 from softprompt.experiments import study_beside
 from softprompt.experiments.study import Study
+from softprompt.experiments.study_cells import Measured
+from softprompt.tasks.load import load_task
 from softprompt.testing.tiny import tiny_backbone
 from softprompt.training.config import TrainConfig
 
@@ -87,3 +90,37 @@ def test_only_a_study_of_sizes_has_other_methods(task):
         Study.of("size", ["m"], task, beside=["ful"])
     with pytest.raises(ConfigError, match="stands twice among the methods"):
         Study.of("size", ["m"], task, beside=["full", "full"])
+
+
+def test_a_method_learns_from_as_many_rows_as_the_prompts_beside_it(task, tmp_path, monkeypatch):
+    asked = []
+
+    class Asked:
+        def refuses(self, backbone, task):
+            return None
+
+        def fit(self, backbone, task, seed, effort):
+            asked.append(effort.examples)
+            raise TrainingError("enough")
+
+    monkeypatch.setattr(study_beside, "method", lambda name: Asked())
+    six = load_task({
+        split: [{"text": f"film {i}", "label": f"kind {i % 6}"} for i in range(n)]
+        for split, n in (("train", 300), ("validation", 30), ("test", 12))
+    })  # fmt: skip
+    found = Study.of("size", [tiny_backbone("llama")], six, seeds=[0], folder=tmp_path, beside=["lora"])
+    monkeypatch.setattr(
+        study_module, "measure_cell", lambda cell, *_: Measured(cell.backbone, cell.value, cell.seed, 1, right="1")
+    )
+    found.run()
+    assert asked == [found.plan().config.steps * found.plan().config.batch_size]
+
+
+def test_cells_of_other_weights_under_the_same_name_are_refused(task, tmp_path):
+    how = {"seeds": [0], "config": BARE, "folder": tmp_path}
+    Study.of("size", [tiny_backbone("llama", seed=0)], task, **how).run()
+    Study.of("size", [tiny_backbone("llama", seed=0)], task, **how).run()
+    with pytest.raises(ConfigError, match="was measured on other weights"):
+        Study.of("size", [tiny_backbone("llama", seed=1)], task, **how).run()
+    with pytest.raises(ConfigError, match="in another dtype than `tiny-llama` has now"):
+        Study.of("size", [tiny_backbone("llama", seed=0, dtype=torch.bfloat16)], task, **how).run()

@@ -16,7 +16,8 @@ from softprompt.testing.toy import toy_rows
 
 @pytest.fixture(scope="module")
 def task():
-    return load_task(toy_rows(120))
+    """Its training rows are whole batches."""
+    return load_task({"train": toy_rows(96), "validation": toy_rows(20, 1), "test": toy_rows(20, 2)}, name="toy")
 
 
 @pytest.fixture

@@ -119,3 +119,19 @@ def test_what_it_cannot_do_is_said(backbone, task):
     small = tiny_backbone("gemma3", max_position_embeddings=48)
     with pytest.raises(TemplateError, match=r"no example of `toy` fits in front of its longest row \(\d+ tokens\)"):
         FOUR.fit(small, task, 0, Effort())
+
+
+def test_an_example_that_does_not_fit_leaves_its_place_to_the_next(backbone, task):
+    room = few_shot.Room.of(backbone, task)
+    long = Example({"text": "film " * 200}, "positive")
+    short = [(place, task.splits["train"][place]) for place in range(3)]
+    assert room.fitting([(9, long), *short]) == short
+
+
+def test_a_row_keeps_the_tokens_that_a_bound_leaves_it_without_examples(backbone):
+    rows = {"train": toy_rows(20), "validation": [{"text": "film " * 60, "label": "positive"}, *toy_rows(5, 1)]}
+    bounded = load_task(rows, words=WORDS, max_tokens=30)
+    bound = FOUR.fit(backbone, bounded, 0, Effort()).predictor.bound
+    bare = in_context(bounded, ()).tokenize(backbone.tokenizer, 0)
+    fields = bounded.splits["validation"][0].fields
+    assert len(bound.template.row(fields).ids) == 30 - len(bare.prefix)

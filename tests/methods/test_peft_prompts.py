@@ -164,8 +164,15 @@ def test_a_killed_training_goes_on_to_the_same_bytes(backbone, task, method, tmp
 def test_what_they_cannot_do_is_said(backbone, task, monkeypatch):
     assert "PEFT's prompt for causal models is for decoders" in OURS.refuses(tiny_backbone("bert"), task)
     assert OURS.refuses(backbone, task) is PREFIX.refuses(backbone, task) is None
-    monkeypatch.setattr(peft_prompts, "find_spec", lambda name: None)
-    assert 'pip install "softprompt[baselines]"' in OURS.refuses(backbone, task)
     monkeypatch.setattr(peft_encoders, "find_spec", lambda name: None)
     with pytest.raises(MissingExtraError, match=r'pip install "softprompt\[baselines\]"'):
+        OURS.fit(backbone, task, 0, Effort())
+    with pytest.raises(MissingExtraError, match=r'pip install "softprompt\[baselines\]"'):
         encoder_of(backbone, "p-tuning", LENGTH, 0)
+
+
+def test_minutes_bound_it_and_make_it_no_longer(backbone, task, monkeypatch):
+    effort = Effort(examples=24 * 4, seconds=60.0)
+    for allowed, steps in ((3, 3), (10**6, OURS.config(task, 0, effort).length)):
+        monkeypatch.setattr(peft_prompts, "allowed", lambda *_, steps=allowed: (steps, False))
+        assert OURS.fit(backbone, task, 0, effort).course.steps == steps

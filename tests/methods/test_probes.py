@@ -12,6 +12,7 @@ from softprompt.methods.probes import HIDDEN, SENTENCE
 from softprompt.tasks.load import load_task
 from softprompt.testing.tiny import tiny_backbone
 from softprompt.testing.toy import GOOD, toy_rows
+from softprompt.training.config import TrainConfig
 
 
 @pytest.fixture(scope="module")
@@ -88,3 +89,11 @@ def test_many_probes_share_the_features_of_a_row(task, hidden):
     told = hidden.predictor.residents(3).answer([0, 2, 1, 0], rows)
     assert told == pytest.approx(hidden.predictor.log_probabilities(rows), abs=1e-5)
     assert probes.HIDDEN.base_rate is None
+
+
+def test_a_probe_learns_from_every_training_row_however_many(monkeypatch):
+    most = TrainConfig().probe_rows  # where a report card stops, to be quick
+    rows = {"train": toy_rows(most + 40), "validation": toy_rows(12, 1), "test": toy_rows(20, 2)}
+    monkeypatch.setattr(probes, "_hidden_states", lambda *_: lambda rows: np.ones((len(rows), 2)))
+    found = HIDDEN.fit(tiny_backbone("gemma3"), load_task(rows, name="toy"), 0, Effort())
+    assert found.course.examples == most + 40

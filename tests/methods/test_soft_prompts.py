@@ -8,7 +8,6 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from softprompt.errors import TrainingError
 from softprompt.methods.method import Effort
 from softprompt.methods.prompt_runs import course_of, with_effort
 from softprompt.methods.soft_prompts import DEEP, P_TUNING, PREFIX, SOFT
@@ -56,8 +55,8 @@ def test_a_deep_prompt_learns_the_toy_task(task, deep):
 def test_its_course_is_that_of_its_run(deep):
     course = deep.course
     assert (course.steps, course.examples) == (100, 2400)
-    assert [point.step for point in course.points] == [50, 66, 100]
-    assert [point.examples for point in course.points] == [1200, 1584, 2400]
+    assert [point.step for point in course.points] == [60, 66, 100]
+    assert [point.examples for point in course.points] == [1440, 1584, 2400]
     assert 0 < course.points[0].seconds < course.points[-1].seconds == course.seconds
     assert course.stopped == "all steps done"
 
@@ -100,7 +99,7 @@ def test_only_the_default_in_full_and_at_its_own_rate_races(task):
         (Effort(examples=14_000), 180, 1),
         (Effort(examples=100_000), None, None),
         (Effort(share=1 / 3, examples=240), 10, 0),
-        (Effort(seconds=90), None, None),
+        (Effort(seconds=90), 180, None),
     ],
 )
 def test_bounds_shorten_a_run(effort, steps, extend):
@@ -130,8 +129,15 @@ def test_a_killed_run_goes_on_in_its_folder_to_the_same_bytes(backbone, task, tm
     assert again.predictor.bound.key == whole.predictor.bound.key
     assert again.course.examples == whole.course.examples == 24 * 12
     assert [point.step for point in again.course.points] == [point.step for point in whole.course.points]
-    with pytest.raises(TrainingError, match="its run had"):
-        DEEP.fit(backbone, task, 4, effort)
+
+
+def test_a_checkpoint_that_cannot_be_gone_on_from_is_no_failure(backbone, task, tmp_path, capsys):
+    effort = Effort(examples=24 * 3, folder=tmp_path)
+    DEEP.fit(backbone, task, 3, effort)
+    other = DEEP.fit(backbone, task, 4, effort)
+    assert "starting anew: cannot resume" in capsys.readouterr().err
+    alone = DEEP.fit(backbone, task, 4, Effort(examples=24 * 3))
+    assert other.predictor.bound.key == alone.predictor.bound.key
 
 
 def test_what_raced_beside_the_winner_is_counted(tmp_path):

@@ -7,13 +7,17 @@ import pytest
 import torch
 
 from softprompt.backbones import heads
-from softprompt.errors import ConfigError, IncompatiblePromptError, TemplateError
+from softprompt.errors import ConfigError, DataError, IncompatiblePromptError, TemplateError
 from softprompt.modeling import prompted_model
 from softprompt.modeling.flight import Flight
 from softprompt.modeling.prompted_model import PromptedModel, answer_of
 from softprompt.modeling.text import token_log_probabilities
+from softprompt.tasks.chat import ChatTemplate
 from softprompt.tasks.free_text import Text
+from softprompt.tasks.messages import Message, as_json
 from softprompt.tasks.readout import LabelWords
+from softprompt.tasks.tags import TokenTags
+from softprompt.tasks.task import Example
 from softprompt.tasks.template import Template
 from softprompt.testing.conformance import prompt, rows
 from softprompt.testing.tiny import tiny_backbone
@@ -42,6 +46,46 @@ def test_other_weights_are_refused_unless_allowed():
 def test_a_prompt_that_does_not_fit_is_refused():
     with pytest.raises(TemplateError, match="use fewer virtual tokens"):
         PromptedModel(BACKBONE).score(rows(1), prompt(BACKBONE, 300))
+
+
+@pytest.fixture(scope="module")
+def padded():
+    """A backbone whose tokenizer got a token that its embedding table has no row for, as finetunes have it."""
+    found = tiny_backbone("llama")
+    found.tokenizer.add_tokens(["[PAD]"], special_tokens=True)
+    found.tokenizer.chat_template = (
+        "{% for m in messages %}<{{ m.role }}>{{ m.content }}</s>{% endfor %}"
+        "{% if add_generation_prompt %}<assistant>{% endif %}"
+    )
+    return found
+
+
+LACKED = r"has the token `\[PAD\]` \(300\), and the embedding table of `tiny-llama` ends at 299; "
+
+
+def test_a_row_that_names_a_token_without_an_embedding_is_refused(padded):
+    model, some = PromptedModel(padded), prompt(padded, 5)
+    with pytest.raises(DataError, match="the row " + LACKED + "take it out of the text"):
+        model.score([{"text": "a [PAD] film"}], some)
+    assert model.score([{"text": "a film"}], some)
+    bound = model.bind(replace(some, template=ChatTemplate(), readout=Text(8), requires=()))
+    for asked, answer in (("a film", "good [PAD]"), ("a [PAD] film", "good")):
+        with pytest.raises(DataError, match="the row " + LACKED):
+            model.lesson(Example({"messages": as_json([Message("user", asked)])}, answer), bound)
+    assert model.lesson(Example({"messages": as_json([Message("user", "a film")])}, "good"), bound)
+
+
+def test_tagged_rows_with_such_a_token_are_refused_too(padded):
+    model = PromptedModel(padded)
+    tagging = model.bare(Template("{bos}{tokens} | {tokens}"), TokenTags.from_tags(["B-PER", "O"]))
+    with pytest.raises(DataError, match="the row " + LACKED):
+        model.encode({"tokens": "Ann [PAD] sings"}, tagging)
+
+
+@pytest.mark.parametrize("pattern", ["{bos}[PAD]{soft}{text}\nLabel:", "{bos}{soft}{text}[PAD]\nLabel:"])
+def test_a_template_whose_words_have_such_a_token_is_refused(padded, pattern):
+    with pytest.raises(TemplateError, match=r"the template `.*\n.*` " + LACKED + "leave it out"):
+        PromptedModel(padded).bind(replace(prompt(padded, 5), template=Template(pattern)))
 
 
 def test_text_longer_than_the_model_is_cut_and_counted():

@@ -107,9 +107,10 @@ def test_the_longest_message_gives_way(own_system):
     chat = ChatTemplate(own_system=own_system).tokenize(tokenizer(), 2)
     values = conversation("w" * 80, "yes", "why?")
     full = chat.learned(values, "plot")
-    limit = len(chat.prefix) + len(full.ids) - 10
+    limit = len(chat.prefix) + full.spans[-1][0] - 10
     short = chat.learned(values, "plot", limit)
-    assert len(chat.prefix) + len(short.ids) == limit
+    assert len(chat.prefix) + short.spans[-1][0] == limit
+    assert short.ids[: short.spans[-1][0]] == chat.row(values, limit).ids  # learned as it is answered
     assert short.cut == 10
     assert len(short.spans) == 2
     assert short.ids[short.spans[0][0] :] == full.ids[full.spans[0][0] :]
@@ -121,14 +122,14 @@ def test_a_turn_that_was_cut_is_not_learned():
     chat = ChatTemplate().tokenize(tokenizer(), 2)
     values = conversation("hi", "x" * 60, "why?")
     full = chat.learned(values, "plot")
-    short = chat.learned(values, "plot", len(chat.prefix) + len(full.ids) - 5)
+    short = chat.learned(values, "plot", len(chat.prefix) + full.spans[-1][0] - 5)
     assert (len(full.spans), len(short.spans), short.cut) == (2, 1, 5)
     assert ChatTemplate(max_tokens=60).tokenize(tokenizer(), 2).row(values).cut > 0
 
 
-def test_an_answer_beyond_half_of_the_room_is_cut():
+def test_an_answer_beyond_its_room_is_cut():
     chat = ChatTemplate().tokenize(tokenizer(), 2)
-    learned = chat.learned(conversation("hi"), "y" * 100, 60)
+    learned = chat.learned(conversation("hi"), "y" * 100, 60, 30)
     assert learned.spans == ((len(learned.ids) - 30, len(learned.ids)),)
     assert learned.cut == len(chat.answer("y" * 100)) - 30
 

@@ -232,7 +232,7 @@ def test_few_validation_rows_choose_by_folds(backbone, tmp_path):
     assert [sum(row["step"] == step for row in table) for step in (2, 4)] == [4, 2]
     steps = len([event for event in folder.events() if event["event"] == "step"])
     assert steps == 3 * (4 * 2 + 2 * 2)
-    assert spent.examples == steps * config.batch_size
+    assert steps * (config.batch_size - 1) <= spent.examples <= steps * config.batch_size
     again = chosen_by_folds(*asked, {"task": "a"}, resume=True)
     assert (again.winner, again.spent.examples) == (name, spent.examples)
     with pytest.raises(TrainingError, match=r"cannot resume in .* its run had task = 'a', this one has 'b'"):

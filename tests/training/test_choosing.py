@@ -1,15 +1,21 @@
 """What may be asked for, what is tried, and what is left alone until that is known."""
 
 import pytest
+import torch
 
 from softprompt.errors import ConfigError, TemplateError, UnknownNameError
+from softprompt.modeling.prompted_model import PromptedModel
 from softprompt.tasks.load import load_task
 from softprompt.tasks.task import Example
 from softprompt.testing.toy import toy_rows
 from softprompt.training import fitting
 from softprompt.training.candidates import even_labels, field, settled
 from softprompt.training.config import TrainConfig
+from softprompt.training.learner import Learner
+from softprompt.training.lesson import Lesson
 from softprompt.training.many import train_many
+from softprompt.training.race import Race
+from softprompt.training.selection import Seen
 from softprompt.training.train import train
 
 FAST = {"steps": 2, "batch_size": 4, "virtual_tokens": 3, "report": False}
@@ -126,3 +132,38 @@ def test_rare_labels_make_a_run_longer():
     assert even(a=40, b=40, c=15, d=5) == pytest.approx(100 / (5 + 5**0.5))
     assert even_labels(["a", "b"], [Example({}, "some text")] * 9) == 2
     assert even_labels([], [Example({}, "some text")] * 9) == 0
+
+
+def test_a_bank_is_run_in_one_way(backbone, task, tmp_path):
+    other = TrainConfig(**FAST, tokens_at_once=64)
+    with pytest.raises(ConfigError, match="tokens_at_once is None for prompt 0 and 64 for prompt 1; a bank is run in"):
+        train_many(backbone, task, [TrainConfig(**FAST), other], run=tmp_path)
+
+
+def test_a_race_is_judged_on_enough_rows_however_few_are_looked_at(backbone, tmp_path):
+    rows = {"train": toy_rows(24), "validation": toy_rows(420, 1), "test": toy_rows(4, 2)}
+    seen = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Race, "judge", lambda self, rung, names, seen_, **_: seen.extend(len(s.terms) for s in seen_))
+        with pytest.raises(TypeError):  # nobody goes on
+            train(backbone, load_task(rows, name="short"), run=tmp_path, **{**FAST, "steps": 30, "validation_rows": 4})
+    assert set(seen) == {200}
+
+
+def test_what_a_rising_rate_undid_is_not_learned_twice(backbone, task):
+    config = default_of(task, backbone, extend=2, steps=30)
+    rows = load_task({"train": toy_rows(24), "validation": toy_rows(60, 1), "test": toy_rows(4, 2)}, name="x").splits
+    lesson = Lesson("a", config, task.template, task.readout, rows["train"], rows["validation"])
+    learner = Learner(PromptedModel(backbone), lesson)
+
+    def see(step, loss):
+        learner.state.step = step
+        chance = torch.Generator().manual_seed(step)
+        learner.see(Seen.by_loss(0.001 * torch.randn(60, generator=chance) - loss))
+
+    see(20, 0.6)
+    see(30, 0.4)
+    assert learner.goes_on()
+    for step, loss in ((50, 0.5), (70, 0.5), (90, 0.4)):
+        see(step, loss)
+    assert not learner.goes_on()

@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 
 from softprompt.errors import ConfigError
+from softprompt.tasks.load import load_task
 from softprompt.testing.tiny import tiny_backbone
+from softprompt.testing.toy import toy_rows
 from softprompt.training import trainer
 from softprompt.training.bank import gradients
 from softprompt.training.train import train
@@ -115,3 +117,14 @@ def run(folder, *, compiles, kill=0):
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     assert (done.returncode == 0) == (not kill), done.stderr[-2000:]
     return None if kill else json.loads(done.stdout)
+
+
+def test_minutes_do_not_pay_for_compiling(tmp_path, monkeypatch):
+    def never(*_):
+        raise AssertionError("nothing is compiled")
+
+    monkeypatch.setattr("softprompt.training.trainer.is_worth_compiling", lambda *_: True)
+    monkeypatch.setattr("softprompt.training.trainer.compiled", never)
+    task = load_task({"train": toy_rows(24), "validation": toy_rows(8, 1), "test": toy_rows(4, 2)}, name="timed")
+    few = {"steps": 2, "batch_size": 6, "virtual_tokens": 3, "validate_every": 2, "race": False, "report": False}
+    assert train(tiny_backbone("gemma3"), task, run=tmp_path, budget="1m", **few).fit.steps == 2

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from softprompt.errors import ConfigError, MissingExtraError
+from softprompt.errors import ConfigError, MissingExtraError, TemplateError
 from softprompt.evaluation import sources
 from softprompt.evaluation.answer_evaluation import AnswerEvaluation
 from softprompt.evaluation.evaluate import evaluate
@@ -18,6 +18,9 @@ from softprompt.modeling.prompted_model import PromptedModel
 from softprompt.prompts.soft_prompt import SoftPrompt
 from softprompt.tasks.load import load_task
 from softprompt.testing.tiny import tiny_backbone
+from softprompt.training.config import TrainConfig
+from softprompt.training.learner import Learner, look
+from softprompt.training.lesson import Lesson
 from softprompt.training.runs import RunFolder
 from softprompt.training.train import train
 
@@ -230,3 +233,47 @@ def test_where_no_words_can_be_scored_the_report_says_so(tmp_path):
     assert by_name["linear probe"].figures.rows == 12
     (alone,) = report.variants
     assert (alone.figures, alone.note.startswith("not run: `tiny-minilm`")) == (None, True)
+
+
+def test_words_that_do_not_fit_count_for_nothing(backbone):
+    def films(count, first):
+        return [{"tokens": ["film"] * (first if i == 0 else 4), "tags": ["A", "O"] * 2} for i in range(count)]
+
+    for row in (rows := films(4, 2000)):
+        row["tags"] = ["A", "O"] * (len(row["tokens"]) // 2)
+    task = load_task({"train": rows, "validation": rows, "test": films(1, 4)}, name="films", kind="tagging")
+    config = TrainConfig(virtual_tokens=3, parameterization="direct", batch_size=4, race=False)
+    lesson = Lesson("a", config, task.template, task.readout, task.splits["train"], task.splits["validation"])
+    learner = Learner(PromptedModel(backbone), lesson)
+    share = learner.share(0)
+    fitting = sum(len(row.ends) for row in share.rows)
+    assert 12 < fitting < 300
+    assert share.weights == [pytest.approx(1 / fitting)] * 4
+    terms = look(PromptedModel(backbone), learner).terms
+    assert float(terms.max() - terms.min()) < 0.5  # a mean over the words that were read
+
+
+def test_a_long_conversation_is_learned_as_it_is_answered(backbone):
+    talk = [{"role": "user", "content": "word " * 100}, {"role": "assistant", "content": "an answer of some words"}]
+    rows = [{"messages": talk}] * 3
+    task = load_task({"train": rows, "validation": rows, "test": rows}, name="talk")
+    config = TrainConfig(virtual_tokens=3, parameterization="direct", batch_size=2, race=False)
+    lesson = Lesson("a", config, task.template, task.readout, task.splits["train"], ())
+    bound, model, example = (
+        Learner(PromptedModel(backbone), lesson).bound(),
+        PromptedModel(backbone),
+        task.rows("train")[0],
+    )
+    row, _ = model.lesson(example, bound)
+    used = model.encode(example.fields, bound)
+    assert used.cut > 0
+    assert row.ids[: row.spans[-1][0]] == used.ids
+
+
+def test_answers_that_leave_no_room_are_said(tmp_path):
+    rows = [{"input": f"say {i}", "target": "word " * 410 if i == 3 else "word"} for i in range(6)]
+    task = load_task({"train": rows, "validation": rows[:2], "test": rows[:2]}, name="long", kind="generation")
+    with pytest.raises(
+        TemplateError, match=r"answers may take 102\d of the 1024 positions of `tiny-gpt2`.* be shorter"
+    ):
+        train(tiny_backbone("gpt2", n_positions=1024), task, run=tmp_path, report=False, **FAST)

@@ -1,6 +1,7 @@
 """Settings, order, schedule, monitors, folders and checkpoints, each by itself."""
 
 import json
+from itertools import pairwise
 
 import pytest
 import torch
@@ -50,6 +51,27 @@ def test_every_epoch_sees_every_row_once(rows, size, seed):
     for epoch in range(2):
         steps = range(epoch * batches.batches_per_epoch, (epoch + 1) * batches.batches_per_epoch)
         assert sorted(i for step in steps for i in batches.at(step)) == list(range(rows))
+
+
+@given(st.integers(1, 90), st.integers(1, 9), st.integers(0, 40))
+def test_batches_differ_by_one_row_at_most(rows, size, steps):
+    batches = order(rows, size)
+    sizes = [len(batches.at(step)) for step in range(steps)]
+    assert batches.rows(steps) == sum(sizes)
+    assert not sizes or (max(sizes) <= size and max(sizes) - min(sizes) <= 1)
+
+
+@given(st.integers(1, 40), st.integers(4, 60), st.integers(1, 12))
+def test_batches_by_tokens_see_every_row_equally_often(rows, tokens, steps):
+    batches = TokenOrder(rows, tokens, 0, lambda i: 1 + i % 7)
+    seen = [batches.at(step) for step in range(steps)]
+    for batch, behind in pairwise(seen):
+        taken = sum(1 + i % 7 for i in batch)
+        assert taken <= tokens or len(batch) == 1
+        assert len(batch) == rows or taken + 1 + behind[0] % 7 > tokens  # as full as it could be
+    counts = [sum(batch.count(i) for batch in seen) for i in range(rows)]
+    assert max(counts) - min(counts) <= 1
+    assert batches.at(0) == seen[0]
 
 
 @pytest.mark.parametrize(

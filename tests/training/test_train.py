@@ -208,7 +208,7 @@ def test_the_report_does_not_change_the_prompt(backbone, tmp_path):
     assert one.prompt.to_bytes() == two.prompt.to_bytes()
     assert one.prompt.provenance["fitted on"] == "all rows"
     assert two.report.trained.sizes == {"all": 40}
-    assert two.report.trained.cost["examples"] == 5 * (16 + 11 + 16 + 11) + (16 + 16 + 2 + 16)
+    assert two.report.trained.cost["examples"] == 5 * (13 + 14 + 13 + 14) + (11 + 11 + 12 + 11)
 
 
 def test_a_few_shot_task_is_not_cross_fitted(backbone, run):

@@ -12,8 +12,10 @@ from torch import nn
 
 from softprompt.backbones.blank import Blank, blank_model
 from softprompt.backbones.families import Kind
+from softprompt.errors import UnsupportedBackboneError
 
 Group = Literal["embeddings", "attention", "mlp", "experts", "norms", "head", "other"]
+_KEYS_AND_VALUES = frozenset({"full_attention", "sliding_attention", "chunked_attention"})
 GROUPS: tuple[Group, ...] = ("embeddings", "attention", "mlp", "experts", "norms", "head", "other")
 
 
@@ -142,7 +144,8 @@ def blueprint(source: str | Path | Mapping[str, Any], revision: str | None = Non
         revision: of a hub id.
 
     Raises:
-        BackboneError, UnknownNameError, UnsupportedBackboneError: as for `blank_model`.
+        BackboneError, UnknownNameError, UnsupportedBackboneError: as for `blank_model`; and layers that keep
+            something else than each head's keys and values.
     """
     return blueprint_of(blank_model(source, revision=revision))
 
@@ -150,6 +153,7 @@ def blueprint(source: str | Path | Mapping[str, Any], revision: str | None = Non
 def blueprint_of(blank: Blank) -> Blueprint:
     """Count a model that has been built without weights."""
     model, config = blank.model, blank.config
+    _refuse_other_caches(blank)
     owners = _owners(blank)
     groups = Counter(dict.fromkeys(GROUPS, 0))
     head, embeddings = model.get_output_embeddings(), model.get_input_embeddings()
@@ -173,6 +177,20 @@ def blueprint_of(blank: Blank) -> Blueprint:
         experts=_experts(config) if groups["experts"] else None,
         notes=blank.notes,
     )
+
+
+def _refuse_other_caches(blank: Blank) -> None:
+    """What is not keys and values of every head has another size, and other operations, than are reckoned with here."""
+    config = blank.config
+    kinds = set(getattr(config, "layer_types", None) or ()) - _KEYS_AND_VALUES
+    what = f"layers of the kind `{min(kinds)}`" if kinds else ""
+    if getattr(config, "kv_lora_rank", None) is not None:
+        what = "attention that keeps one compressed vector for all heads (`kv_lora_rank`)"
+    if what:
+        raise UnsupportedBackboneError(
+            f"`{blank.name}` (model type `{config.model_type}`) has {what}, which is not reckoned with yet; take a "
+            "model whose layers keep keys and values of their heads"
+        )
 
 
 def _owners(blank: Blank) -> dict[str, nn.Module]:

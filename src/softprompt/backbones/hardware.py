@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 
 from softprompt.backbones.processes import place
-from softprompt.errors import ConfigError
+from softprompt.errors import BackboneError, ConfigError
 from softprompt.registry import unknown_name
 
 DTYPES = {
@@ -140,3 +140,30 @@ def is_out_of_memory(error: BaseException) -> bool:
     """
     full = isinstance(error, torch.OutOfMemoryError | MemoryError)
     return full or "DefaultCPUAllocator: can't allocate" in str(error)
+
+
+def check_lost(error: BaseException, device: torch.device) -> None:
+    """Return unless an error says that a GPU is lost: this process gets the same error from it for ever.
+
+    torch says nearly the same of one call that was wrong, after which the GPU computes on; so the GPU itself is asked.
+
+    Args:
+        error: what a computation ended with.
+        device: where it ran.
+
+    Raises:
+        BackboneError: the device is lost.
+    """
+    told = isinstance(error, getattr(torch, "AcceleratorError", ())) or "CUDA error" in str(error)
+    if told and not is_out_of_memory(error) and not _computes(device):
+        first = (str(error).splitlines() or [""])[0]
+        raise BackboneError(f"the device `{device}` is lost to this process: {first}; start it again") from error
+
+
+def _computes(device: torch.device) -> bool:
+    """Whether a GPU does what it was given; one that is lost, or not there at all, raises."""
+    try:
+        torch.cuda.synchronize(device)
+    except Exception:  # noqa: BLE001 - of a type that changes with torch and with what is wrong
+        return False
+    return True

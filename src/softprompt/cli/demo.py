@@ -14,7 +14,6 @@ import typer
 from softprompt.cli.opening import DEFAULT_BACKBONE, check_output
 from softprompt.cli.output import answer_table, size_of
 from softprompt.cli.train import store
-from softprompt.errors import TrainingError
 from softprompt.home import runs_dir
 from softprompt.progress import say
 
@@ -122,29 +121,21 @@ def _backbone(source: str) -> Backbone:
 
 def _learn(backbone: Backbone, task: Task, name: str, settings: Mapping[str, Any]) -> TrainResult:
     """Train one prompt and put it into the store; a demo that was interrupted goes on where it was."""
-    from softprompt.training.runs import RunFolder
+    from softprompt.training.runs import RunFolder, resumed_or_anew
+    from softprompt.training.train import train
 
     run = RunFolder(runs_dir() / f"demo-{name}")
     finished = any(event["event"] == "report" for event in run.events())
     try:
-        result = _train(backbone, task, run.path, settings, resume=not finished and run.checkpoint.exists())
+        result = resumed_or_anew(
+            lambda resume: train(backbone, task, run=run.path, resume=resume, **settings),
+            resume=not finished and run.checkpoint.exists(),
+        )
     except KeyboardInterrupt:
         say("the demo has stopped and its last step is safe: the same command goes on from there")
         raise
     say(f"kept in the store as {store(result, name)}")
     return result
-
-
-def _train(backbone: Backbone, task: Task, run: Path, settings: Mapping[str, Any], *, resume: bool) -> TrainResult:
-    from softprompt.training.train import train
-
-    try:
-        return train(backbone, task, run=run, resume=resume, **settings)
-    except TrainingError as error:
-        if not resume:
-            raise
-        say(f"starting anew: {error}")
-        return train(backbone, task, run=run, **settings)
 
 
 def _mixed(backbone: Backbone, results: Mapping[str, TrainResult]) -> str:

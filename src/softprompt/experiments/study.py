@@ -14,11 +14,18 @@ from softprompt.experiments.study_beside import fresh, measure_beside
 from softprompt.experiments.study_cells import Measured, judged_rows, measure_cell
 from softprompt.experiments.study_grid import KINDS, Cell, Grid, settings_of, task_of
 from softprompt.experiments.study_result import StudyResult
-from softprompt.experiments.trials import as_in_papers, explicit, most_steps, plain, refuse_several, without_test
+from softprompt.experiments.trials import (
+    as_in_papers,
+    explicit,
+    long_enough,
+    most_steps,
+    plain,
+    refuse_several,
+    without_test,
+)
 from softprompt.home import runs_dir
 from softprompt.progress import say
 from softprompt.tasks.task import Example, Task
-from softprompt.training.candidates import default_steps, even_labels
 from softprompt.training.config import TrainConfig
 
 Loader = Callable[[str], Backbone]
@@ -105,6 +112,7 @@ class Study:
         folder: where it lives.
         loaders: how to get each backbone, by name.
         anew: how to get one whose weights may be changed.
+        near: the backbones that may have changed under their names since: those in memory, and local folders.
     """
 
     grid: Grid
@@ -115,6 +123,7 @@ class Study:
     folder: ExperimentFolder
     loaders: Mapping[str, Callable[[], Backbone]]
     anew: Mapping[str, Callable[[], Backbone]]
+    near: frozenset[str] = frozenset()
 
     @classmethod
     def of(
@@ -171,13 +180,12 @@ class Study:
         given = dict(zip(names, backbones, strict=True))
         loaders = {name: _loader(backbone, load) for name, backbone in given.items()}
         anew = {name: _loader(backbone, load, fresh) for name, backbone in given.items()}
-        return cls(grid, task, shared, split, judged, there, loaders, anew)
+        near = frozenset(name for name, each in given.items() if not isinstance(each, str) or Path(each).exists())
+        return cls(grid, task, shared, split, judged, there, loaders, anew, near)
 
     def plan(self) -> Plan:
         """Return what is to be done, without doing it."""
-        config, train = plain(self.config, {}), self.task.splits["train"]
-        steps = config.steps or default_steps(even_labels(self.task.labels, train), len(train), config.batch_size)
-        known = config.model_copy(update={"steps": steps})
+        known = long_enough(plain(self.config, {}), self.task)
         ended = {cell: measured for cell, measured in self.done().items() if not measured.again}
         return Plan(self.grid, ended, len(self.rows), self.split, known, self.folder.path)
 
@@ -185,7 +193,7 @@ class Study:
         """Train every cell that has not ended and is nobody else's, and return what there is then.
 
         Raises:
-            ConfigError: the folder holds another study.
+            ConfigError: the folder holds another study, or cells of another backbone of the same name.
             TrainingError: no cell gave a figure.
             KeyboardInterrupt: stopped; the same call goes on.
             BackboneError, MissingExtraError, UnknownNameError: a backbone cannot be loaded.
@@ -207,6 +215,8 @@ class Study:
     def _run_all(self, cells: Sequence[Cell]) -> None:
         """Train the cells of one backbone, which is loaded when the first of them needs it."""
         backbone: Backbone | None = None
+        if any(cell.backbone in self.near for cell in cells) and self.done().keys() & set(cells):
+            backbone = self._loaded(cells)
         for cell in cells:
             with self.folder.held(f"cell-{named(cell.name)}") as mine:
                 before = Measured.read(self._file(cell)) if mine else None
@@ -216,8 +226,21 @@ class Study:
                     backbone = None
                     self._run(cell, self.anew[cell.backbone]())
                     continue
-                backbone = backbone or self.loaders[cell.backbone]()
+                backbone = backbone or self._loaded(cells)
                 self._run(cell, backbone)
+
+    def _loaded(self, cells: Sequence[Cell]) -> Backbone:
+        """Load the backbone of some cells; those of them that have ended must have been measured on it."""
+        backbone = self.loaders[cells[0].backbone]()
+        done = self.done()
+        for cell in cells:
+            if cell in done and not done[cell].is_of(backbone):
+                raise ConfigError(
+                    f"`{self.folder.path}` holds cell {cell.name}, which was measured on other weights, with another "
+                    f"tokenizer or in another dtype than `{cell.backbone}` has now; name another folder, or take this "
+                    "one away"
+                )
+        return backbone
 
     def _run(self, cell: Cell, backbone: Backbone) -> None:
         kind = self.grid.kind

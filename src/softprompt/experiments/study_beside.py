@@ -11,7 +11,7 @@ import numpy as np
 from softprompt.backbones.backbone import Backbone
 from softprompt.experiments.study_cells import Measured, subject
 from softprompt.experiments.study_grid import Cell
-from softprompt.experiments.trials import FAILURES, failure, most_steps, without_test
+from softprompt.experiments.trials import FAILURES, failure, long_enough, most_steps, without_test
 from softprompt.methods.catalogue import method
 from softprompt.methods.method import Effort, Point
 from softprompt.tasks.task import Example, Task
@@ -41,7 +41,8 @@ def measure_beside(
     refused = taken.refuses(backbone, task)
     if refused is not None:
         return Measured(**about, failed=refused)
-    effort = Effort(examples=most_steps(config) * config.batch_size, folder=folder / "checkpoint")
+    most = most_steps(long_enough(config, task)) * config.batch_size
+    effort = Effort(examples=most, folder=folder / "checkpoint")
     try:
         fitted = taken.fit(backbone, without_test(task), cell.seed, effort)
         scores = fitted.predictor.log_probabilities(rows)

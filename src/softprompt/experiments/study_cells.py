@@ -39,6 +39,7 @@ class Measured:
         failed: why there is no figure.
         again: it failed for want of memory, and the next run of the study tries it again.
         method: what was trained instead of a soft prompt; empty: a soft prompt.
+        dtype: of the backbone; empty where an earlier release did not write it.
     """
 
     backbone: str
@@ -56,11 +57,17 @@ class Measured:
     failed: str | None = None
     again: bool = False
     method: str = ""
+    dtype: str = ""
 
     @property
     def accuracy(self) -> float:
         """Share of the rows that are right, in [0, 1]."""
         return self.right.count("1") / len(self.right)
+
+    def is_of(self, backbone: Backbone) -> bool:
+        """Tell whether it was measured on these weights, with this tokenizer and in this dtype."""
+        about = {"fingerprint": self.fingerprint, "dtype": self.dtype}
+        return all(not value or _about(backbone)[name] == value for name, value in about.items())
 
     @classmethod
     def read(cls, file: Path) -> Measured | None:
@@ -105,8 +112,15 @@ def subject(cell: Cell, backbone: Backbone) -> dict[str, Any]:
         "seed": cell.seed,
         "method": cell.method,
         "parameters": sum(weight.numel() for weight in backbone.model.parameters()),
-        "fingerprint": backbone.fingerprint.to_json(),
+        **_about(backbone),
     }
+
+
+def _about(backbone: Backbone) -> dict[str, Any]:
+    """What tells one backbone from another of the same name, as it stands in a file."""
+    told = {"fingerprint": backbone.fingerprint.to_json(), "dtype": str(backbone.dtype).removeprefix("torch.")}
+    found: dict[str, Any] = json.loads(json.dumps(told))
+    return found
 
 
 def measure_cell(

@@ -11,11 +11,11 @@ import torch
 
 from softprompt.backbones.backbone import Backbone
 from softprompt.errors import ConfigError, DataError, TemplateError, TrainingError
-from softprompt.progress import say
 from softprompt.prompts.soft_prompt import SoftPrompt
 from softprompt.tasks.task import Task
+from softprompt.training.candidates import default_steps, even_labels
 from softprompt.training.config import TrainConfig
-from softprompt.training.runs import RunFolder
+from softprompt.training.runs import RunFolder, resumed_or_anew
 from softprompt.training.train import TrainResult, train
 
 SINGLE: dict[str, Any] = {"race": False, "extend": 0}
@@ -68,6 +68,13 @@ def most_steps(config: TrainConfig) -> int:
     return config.length * ((2 << (config.extend or 0)) - 1)
 
 
+def long_enough(config: TrainConfig, task: Task) -> TrainConfig:
+    """Return the settings with the steps decided that a training on a task takes where none were asked for."""
+    train = task.splits["train"]
+    steps = config.steps or default_steps(even_labels(task.labels, train), len(train), config.batch_size)
+    return config.model_copy(update={"steps": steps})
+
+
 def without_test(task: Task) -> Task:
     """Return the task as an experiment may see it: train and validation, no test rows at all.
 
@@ -109,11 +116,7 @@ def learn(
     Raises:
         TrainingError: no step gave a finite loss.
     """
-    resume = RunFolder(folder).checkpoint.exists()
-    try:
-        return train(backbone, task, config, run=folder, resume=resume, start=start)
-    except TrainingError as error:
-        if not resume:
-            raise
-        say(f"starting anew: {error}")
-        return train(backbone, task, config, run=folder, start=start)
+    return resumed_or_anew(
+        lambda resume: train(backbone, task, config, run=folder, resume=resume, start=start),
+        resume=RunFolder(folder).checkpoint.exists(),
+    )

@@ -96,7 +96,7 @@ class PromptClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         class_weights: str = "none",
         select: str = "loss",
         tokens_at_once: int | None = None,
-        validate_every: int = 50,
+        validate_every: int = 60,
         validation_rows: int = 512,
         patience: int = 3,
         report: bool = False,

@@ -83,7 +83,7 @@ class FewShot:
                 f"`{backbone.name}`, which takes {room.window}; set max_tokens, so that rows are shorter"
             )
         random.Random(f"{seed}/order").shuffle(shots)
-        template = in_context(task, [shot for _, shot in shots])
+        template = _as_long(task, in_context(task, [shot for _, shot in shots]), backbone)
         model = PromptedModel(backbone)
         bound = model.bare(template, task.readout)
         tokens = len(bound.template.prefix)
@@ -164,6 +164,14 @@ def in_context(task: Task, shots: Sequence[Example]) -> Template:
     return Template(opening + _escaped(text) + rest)
 
 
+def _as_long(task: Task, template: Template, backbone: Backbone) -> Template:
+    """Return a template with examples that leaves a row as many tokens as the task's own template does."""
+    if task.template.max_tokens is None:
+        return template
+    bare, whole = (each.tokenize(backbone.tokenizer, 0).prefix for each in (in_context(task, ()), template))
+    return Template(template.pattern, task.template.max_tokens + len(whole) - len(bare))
+
+
 def _written(piece: Piece) -> str:
     """A piece of a template as its pattern has it, soft slots left out."""
     if isinstance(piece, Literal):
@@ -222,14 +230,14 @@ class Room:
         )
 
     def fitting(self, shots: Sequence[tuple[int, Example]]) -> list[tuple[int, Example]]:
-        """Return the examples up to the first that no longer fits."""
+        """Return the examples that fit, in their order; one that is too long leaves its place to the next."""
         kept: list[tuple[int, Example]] = []
         used = 0
         for place, shot in shots:
-            used += len(self.backbone.tokenizer.encode(shown(self.task, shot), add_special_tokens=False))
-            if used > self.tokens:
-                break
-            kept.append((place, shot))
+            length = len(self.backbone.tokenizer.encode(shown(self.task, shot), add_special_tokens=False))
+            if used + length <= self.tokens:
+                used += length
+                kept.append((place, shot))
         return kept
 
 

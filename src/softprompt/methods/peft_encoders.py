@@ -70,6 +70,18 @@ class PeftPrompt(PromptParameterization):
         return (Group(tuple(self.encoder.parameters()), self._scale),)
 
 
+def require_peft() -> None:
+    """Say what to install where PEFT is missing.
+
+    Raises:
+        MissingExtraError: `peft` is not installed.
+    """
+    if find_spec("peft") is None:
+        raise MissingExtraError(
+            'PEFT\'s prompts need `peft`, which is not installed: pip install "softprompt[baselines]"'
+        )
+
+
 def encoder_of(
     backbone: Backbone, kind: Kind, length: int, seed: int, *, text: str | None = None, relative: bool = False
 ) -> PeftPrompt:
@@ -86,10 +98,7 @@ def encoder_of(
     Raises:
         MissingExtraError: `peft` is not installed.
     """
-    if find_spec("peft") is None:
-        raise MissingExtraError(
-            'PEFT\'s prompts need `peft`, which is not installed: pip install "softprompt[baselines]"'
-        )
+    require_peft()
     with warnings.catch_warnings(), tempfile.TemporaryDirectory() as folder, torch.random.fork_rng(devices=[]):
         warnings.simplefilter("ignore")  # PEFT calls what transformers means to rename
         import peft

@@ -9,14 +9,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from softprompt.methods.method import Course, Effort, Fitted, Readout
-from softprompt.methods.peft_encoders import Kind, PeftLesson, PeftPrompt, encoder_of, in_front, over_vocabulary
+from softprompt.methods.peft_encoders import (
+    Kind,
+    PeftLesson,
+    PeftPrompt,
+    encoder_of,
+    in_front,
+    over_vocabulary,
+    require_peft,
+)
 from softprompt.methods.prompt_runs import course_of, fitted, run_folder, with_effort
 from softprompt.methods.scoring import Family, refuses_others_than_decoders, refuses_words, written_for
 from softprompt.methods.token_rows import TokenRow, TokenRows
@@ -25,6 +32,7 @@ from softprompt.modeling.bound import BoundPrompt
 from softprompt.modeling.flight import Flight
 from softprompt.modeling.prompted_model import PromptedModel
 from softprompt.shapes import Float
+from softprompt.training.budget import allowed
 from softprompt.training.config import RATE, TrainConfig
 from softprompt.training.fitting import Fitted as Trained
 from softprompt.training.fitting import finished
@@ -32,7 +40,7 @@ from softprompt.training.learner import Fit
 from softprompt.training.lesson import Lesson
 from softprompt.training.planning import Parts
 from softprompt.training.provenance import settings_of
-from softprompt.training.runs import RunFolder
+from softprompt.training.runs import RunFolder, resumed_or_anew
 from softprompt.training.start import initial_text
 from softprompt.training.trainer import Trainer
 
@@ -67,9 +75,7 @@ class PeftPrompts:
     changes: bool = False
 
     def refuses(self, backbone: Backbone, task: Task) -> str | None:
-        """Refuse other kinds of backbones than decoders, and what scores no words; and say if PEFT is missing."""
-        if find_spec("peft") is None:
-            return '`peft` is not installed: pip install "softprompt[baselines]"'
+        """Refuse other kinds of backbones than decoders, and what scores no words."""
         refused = refuses_others_than_decoders(backbone, "PEFT's prompt for causal models") or refuses_words(
             backbone, task
         )
@@ -85,9 +91,10 @@ class PeftPrompts:
 
         Raises:
             MissingExtraError: `peft` is not installed.
-            TrainingError: the loss is not finite, or the folder's run had other settings.
+            TrainingError: the loss is not finite.
             OutOfMemoryError: a step does not fit in memory.
         """
+        require_peft()
         task = in_front(written_for(backbone, task))
         if self.tutorial:
             return _by_tutorial(self, backbone, task, seed, effort)
@@ -95,7 +102,9 @@ class PeftPrompts:
         lesson = self.lesson(task, config)
         settings = {**settings_of(backbone, task, config, None), "peft": [self.kind, version("peft")]}
         with run_folder(effort) as (folder, resume):
-            kept = _trained(model, task, lesson, folder, settings, resume=resume)
+            kept = resumed_or_anew(
+                lambda resume: _trained(model, task, lesson, folder, settings, resume=resume), resume=resume
+            )
             course = course_of(kept, folder, len(lesson.train))
         return fitted(model, task, kept, course, _count(lesson.begin(backbone)[0]), self.notes)
 
@@ -132,6 +141,9 @@ def _trained(
     config = settled(lesson.config, task.template, task.readout, model.backbone, lesson.train)
     lesson = replace(lesson, config=config)
     going_on = folder.begin(settings, resume=resume)
+    if config.budget is not None:
+        steps, _ = allowed(config.budget, model, lesson, 1, folder.plan)
+        lesson = replace(lesson, config=config.model_copy(update={"steps": min(steps, config.length)}))
     (done,) = Trainer(model, [lesson], folder).fit(resume=going_on)
     return finished(model, task, Parts(lesson.train, lesson.validation), lesson, done, settings)
 

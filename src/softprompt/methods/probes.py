@@ -17,7 +17,6 @@ from softprompt.methods.scoring import Family, refuses_answers, tempered, writte
 from softprompt.shapes import Float
 from softprompt.tasks.task import Example, Task
 from softprompt.training.batches import sample
-from softprompt.training.config import TrainConfig
 from softprompt.training.rivals import PENALTY_ROWS
 
 if TYPE_CHECKING:
@@ -85,7 +84,7 @@ class Probe:
         task = written_for(backbone, task)
         features = _hidden_states(backbone, task) if self.on == "hidden" else _sentences(task)
         began = time.perf_counter()
-        train = sample(task.splits["train"], TrainConfig().probe_rows, seed)
+        train = task.splits["train"]
         aside = sample(task.splits.get("validation", ()), PENALTY_ROWS, seed)
         learned, chosen_by, _ = Rows(task.labels, train, aside, ()).labelled(features)
         probe, _ = fit_probe(learned, chosen_by, len(task.labels), seed=seed)

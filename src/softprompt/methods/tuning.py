@@ -199,7 +199,13 @@ class Tuning:
         self._rival, self._rows, self._plan, self._title, self._watch = rival, rows, plan, title, watch
         self._masters, self._state = Masters(rival.groups(plan.rate)), State()
         self._points: list[Point] = []
-        told = {"plan": asdict(plan), "data": rows.task.data_hash, "rows": rows.count, "batch": rows.batch_size}
+        told = {
+            **rows.read_by,
+            "plan": asdict(plan),
+            "data": rows.task.data_hash,
+            "rows": rows.count,
+            "batch": rows.batch_size,
+        }
         learns = {"title": title, "shapes": self._masters.shapes, "order": _digest(rows.batch(0))}
         self._pauses = Pauses(effort.folder, {**told, **learns})
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from softprompt.backbones.backbone import Backbone, KeyValues
 from softprompt.backbones.families import Kind
-from softprompt.errors import IncompatiblePromptError, TemplateError
+from softprompt.errors import DataError, IncompatiblePromptError, TemplateError
 from softprompt.modeling.reader import reading_of
 from softprompt.modeling.readings import EncodedRow, Place, Reading
 from softprompt.prompts import sites
@@ -67,7 +67,8 @@ class BoundPrompt:
         Raises:
             TemplateError: P and the template's words leave no room in the backbone's positions; or the prompt has
                 keys and values and its soft tokens do not stand together in front of the first field; or an encoder
-                is to fill in several masks, or words that no mask can hold.
+                is to fill in several masks, or words that no mask can hold; or its words have a token that the
+                backbone's embedding table lacks.
             IncompatiblePromptError: its keys and values are not those of this backbone's layers, or its rows are for
                 an encoder-decoder and this is none.
             UnsupportedBackboneError: the backbone takes no keys and values, or cannot read such answers.
@@ -80,6 +81,7 @@ class BoundPrompt:
             tokenized = TaggedTemplate(template, backbone.tokenizer, length, readout.column)
         reading = reading_of(backbone, readout, tokenized, own)
         bound = cls(own, tokenized, reading, readout, key, backbone.kind, backbone.answer_start)
+        bound._check_words(backbone)
         bound._check_rows(backbone)
         bound._check_room(backbone, length)
         bound._check_layers(backbone)
@@ -166,6 +168,11 @@ class BoundPrompt:
             return backbone.max_positions
         return backbone.max_positions - self.reading.depth
 
+    def _check_words(self, backbone: Backbone) -> None:
+        lacked = _lacking(backbone, self.template.literals)
+        if lacked:
+            raise TemplateError(f"the template `{self.template.template.pattern}` has {lacked}; leave it out")
+
     def _check_rows(self, backbone: Backbone) -> None:
         """Refuse rows that have no place in this kind of backbone, and more than one mask to be read at."""
         if "encoder.input" in self.tensors and self.kind != "encoder-decoder":
@@ -189,6 +196,13 @@ class BoundPrompt:
 
     def _check_room(self, backbone: Backbone, length: int) -> None:
         limit = self.limit(backbone)
+        whole = backbone.max_positions
+        if limit is not None and whole is not None and len(self.template.prefix) >= limit and 2 * limit < whole:
+            raise TemplateError(
+                f"answers may take {self.reading.depth} of the {whole} positions of `{backbone.name}`, which leaves "
+                f"{max(0, limit)} for the {len(self.template.prefix)} tokens of the prompt and the row behind it; let "
+                "answers be shorter (max_new_tokens)"
+            )
         if limit is not None and len(self.template.prefix) >= limit:
             raise TemplateError(
                 f"{length} virtual tokens and the words around them take {len(self.template.prefix)} of the {limit} "
@@ -229,6 +243,29 @@ class BoundPrompt:
                 f"`{backbone.name}` turns its keys by factors that depend on the length of a row (longrope), so that "
                 "keys cannot be kept; train input rows instead: parameterization=direct"
             )
+
+
+def check_row(backbone: Backbone, row: EncodedRow) -> None:
+    """Return if the backbone has embeddings for all tokens of a row.
+
+    One that was added to the tokenizer alone has none. In a pass it is the end of all rows beside it, and on a GPU of
+    every later pass too.
+
+    Raises:
+        DataError: one has none.
+    """
+    lacked = _lacking(backbone, row.ids)
+    if lacked:
+        raise DataError(f"the row has {lacked}; take it out of the text")
+
+
+def _lacking(backbone: Backbone, ids: Sequence[int]) -> str:
+    """Name a token that the embedding table lacks; nothing where it has all."""
+    largest, size = max(ids, default=0), backbone.vocab_size
+    if largest < size:
+        return ""
+    shown = backbone.tokenizer.decode([largest])
+    return f"the token `{shown}` ({largest}), and the embedding table of `{backbone.name}` ends at {size - 1}"
 
 
 @dataclass(frozen=True, eq=False)

@@ -15,7 +15,7 @@ from softprompt.backbones.backbone import Backbone
 from softprompt.errors import ConfigError
 from softprompt.modeling.answers import Answer, answer, text_answer
 from softprompt.modeling.batching import Batching, Held
-from softprompt.modeling.bound import FEATURES, BoundPrompt, Prefix
+from softprompt.modeling.bound import FEATURES, BoundPrompt, Prefix, check_row
 from softprompt.modeling.flight import Flight
 from softprompt.modeling.forward import Batch, Pass, run_on, run_rows
 from softprompt.modeling.layout import by_length
@@ -30,7 +30,7 @@ from softprompt.shapes import Float
 from softprompt.tasks.chat import TokenizedChat
 from softprompt.tasks.free_text import Text
 from softprompt.tasks.readout import Readout
-from softprompt.tasks.tags import TaggedTemplate, TokenTags
+from softprompt.tasks.tags import TaggedRow, TaggedTemplate, TokenTags
 from softprompt.tasks.task import Example
 from softprompt.tasks.template import Template
 
@@ -289,18 +289,28 @@ class PromptedModel:
             self._bound_bytes -= 0 if bound is None else bound.bytes
 
     def encode(self, row: Row, bound: BoundPrompt) -> EncodedRow:
-        """Tokenise a row, its fields shortened where the backbone's positions or the template ask for it."""
-        limit = bound.limit(self.backbone)
-        if isinstance(bound.template, TaggedTemplate):
-            return bound.template.tagged(row, limit)
-        return bound.template.row(row, limit)
+        """Tokenise a row, its fields shortened where the backbone's positions or the template ask for it.
+
+        Raises:
+            TemplateError: a field is missing, or there is no room for the row.
+            DataError: its text names a token that the backbone has no embedding for.
+        """
+        limit, template = bound.limit(self.backbone), bound.template
+        found = template.tagged(row, limit) if isinstance(template, TaggedTemplate) else template.row(row, limit)
+        check_row(self.backbone, found)
+        return found
 
     def lesson(self, example: Example, bound: BoundPrompt, question: int = 0) -> tuple[EncodedRow, Gold]:
         """Return a labelled row as it is learned: its tokens, and its right answer in its reading's terms."""
         if isinstance(bound.template, TokenizedChat):
-            row = bound.template.learned(example.fields, str(example.label), bound.limit(self.backbone))
-            return row, row.spans
-        return self.encode(example.fields, bound), bound.reading.gold(example, question)
+            limit, room = bound.limit(self.backbone), bound.reading.depth
+            learned = bound.template.learned(example.fields, str(example.label), limit, room)
+            check_row(self.backbone, learned)
+            return learned, learned.spans
+        row, gold = self.encode(example.fields, bound), bound.reading.gold(example, question)
+        if isinstance(row, TaggedRow):  # words that the row has no room for are not learned, and count for nothing
+            gold = gold[: len(row.ends)]
+        return row, gold
 
     def prefixes(self, bounds: Sequence[BoundPrompt], *, far: bool = False) -> list[Prefix]:
         """Run the shared prefixes of some prompts together, with gradients to their tensors; nothing is kept."""

@@ -157,7 +157,9 @@ class TokenizedChat(TokenizedTemplate):
         parts, cut, _ = self._fitted(self._conversation(values), limit)
         return TokenRow(tuple(token for part in parts for token in part), cut)
 
-    def learned(self, values: Mapping[str, str], answer: str, limit: int | None = None) -> ChatRow:
+    def learned(
+        self, values: Mapping[str, str], answer: str, limit: int | None = None, room: int | None = None
+    ) -> ChatRow:
         """Return the tokens of a whole conversation behind the prefix, with the spans that training predicts.
 
         Those are the words of every assistant turn with what ends it; a turn that was cut is not among them. The
@@ -165,12 +167,13 @@ class TokenizedChat(TokenizedTemplate):
 
         Args:
             values: the conversation before its last answer, in the column `messages`, as JSON.
-            answer: the last answer; what goes beyond half of `limit` is cut from its end.
-            limit: most tokens for prefix, row and answer together.
+            answer: the last answer.
+            limit: most tokens for prefix and row, as for `row`.
+            room: most tokens of the answer, behind them; it is cut from its end.
         """
         full = self.answer(answer)
-        last = full if limit is None else full[: max(1, limit // 2)]
-        parts, cut, whole = self._fitted(self._conversation(values), None if limit is None else limit - len(last))
+        last = full if room is None else full[: max(1, room)]
+        parts, cut, whole = self._fitted(self._conversation(values), limit)
         starts = [0, *accumulate(len(part) for part in parts)]
         spans = [
             (starts[i], starts[i + 1] + self._ending(parts[i + 1])) for i in range(len(parts) - 1) if whole[i]

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
-from softprompt.errors import TemplateError
+from softprompt.errors import DataError, TemplateError
 from softprompt.registry import unknown_name
 
 TOKENISATION = "pieces/1"
@@ -234,6 +234,8 @@ class TokenizedTemplate:
         prefix: tokens of everything before the first field, the same for every row; virtual token k is -1-k.
     """
 
+    _row_fixed: Sequence[list[int] | None] = ()  # of a conversation they depend on its turns
+
     def __init__(self, template: Template, tokenizer: Tokenizer, virtual_tokens: int) -> None:
         self.template = template
         self._tokenizer = tokenizer
@@ -250,6 +252,11 @@ class TokenizedTemplate:
         ]
         self._overhead = len(self.prefix) + sum(len(ids) for ids in self._row_fixed if ids)
 
+    @property
+    def literals(self) -> tuple[int, ...]:
+        """The tokens that every row has: those of the prefix, and those of the pieces behind the first field."""
+        return (*self.prefix, *(token for ids in self._row_fixed for token in ids or ()))
+
     def row(self, values: Mapping[str, str], limit: int | None = None) -> TokenRow:
         """Return the tokens of one row from its first field on, its fields shortened to fit `limit`.
 
@@ -261,6 +268,7 @@ class TokenizedTemplate:
 
         Raises:
             TemplateError: a field is missing, the row has no token at all, or even empty fields would not fit.
+            DataError: the row is no mapping, or a field of it holds no text.
         """
         texts = [self._field(piece, values) for piece in self._row_pieces if isinstance(piece, Field)]
         cut = self._shorten(texts, limit)
@@ -276,11 +284,7 @@ class TokenizedTemplate:
         return TokenRow(ids, cut, self._prefix_masks + masks)
 
     def _field(self, piece: Field, values: Mapping[str, str]) -> list[int]:
-        if piece.name not in values:
-            raise TemplateError(
-                f"the template asks for the field `{piece.name}`; the row has {', '.join(map(repr, values)) or 'none'}"
-            )
-        text = piece.lead + values[piece.name]
+        text = piece.lead + text_in(values, piece.name)
         return self._tokenizer.encode(text, add_special_tokens=False) if text else []
 
     def _shorten(self, texts: list[list[int]], limit: int | None) -> int:
@@ -324,6 +328,30 @@ class TokenizedTemplate:
                 "mask token; only encoders trained to fill one in can be asked so: end the template without it"
             )
         return ids
+
+
+def text_in(row: Any, field: str) -> str:
+    """Return the text of a row's field.
+
+    Raises:
+        TemplateError: the row lacks the field.
+        DataError: the row is no mapping, or what it holds there is no text.
+
+    >>> text_in({"text": "a gripping film"}, "text")
+    'a gripping film'
+    """
+    if not isinstance(row, Mapping):
+        raise DataError(
+            f"a row is {type(row).__name__} ({str(row)[:40]!r}), and a row is a mapping from column to text; "
+            f"give it as {{{field!r}: ...}}"
+        )
+    if field not in row:
+        there = ", ".join(map(repr, row)) or "none"
+        raise TemplateError(f"the template asks for the field `{field}`; the row has {there}")
+    text = row[field]
+    if not isinstance(text, str):
+        raise DataError(f"the row holds {text!r:.40} in `{field}`, which is not text; give its words, or empty text")
+    return text
 
 
 def _levelled(lengths: Sequence[int], room: int) -> list[int]:

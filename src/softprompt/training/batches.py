@@ -16,13 +16,15 @@ T = TypeVar("T")
 class BatchOrder:
     """Batches of rows by step number; a pure function of the seed, so that a resumed run sees what it would have.
 
-    >>> order = BatchOrder(5, 2, seed=0)
-    >>> sorted(order.at(0) + order.at(1) + order.at(2)), order.batches_per_epoch
-    ([0, 1, 2, 3, 4], 3)
+    Batches differ by one row at most: the few rows that would be left over would make a whole step of their own.
+
+    >>> order = BatchOrder(25, 24, seed=0)
+    >>> order.batches_per_epoch, len(order.at(0)), len(order.at(1)), sorted(order.at(0) + order.at(1)) == [*range(25)]
+    (2, 12, 13, True)
 
     Args:
         rows: how many rows there are, N.
-        batch_size: rows a batch (the last batch of an epoch may be smaller).
+        batch_size: rows a batch at most.
         seed: of the permutations.
     """
 
@@ -40,12 +42,22 @@ class BatchOrder:
         epoch, batch = divmod(step, self.batches_per_epoch)
         if self._epoch != epoch:
             self._epoch, self._order = epoch, _permutation(self._rows, self._seed, epoch)
-        return self._order[batch * self._size : (batch + 1) * self._size]
+        return self._order[self._before(batch) : self._before(batch + 1)]
+
+    def rows(self, steps: int) -> int:
+        """Return how many rows that many steps learn from, each time counted."""
+        epochs, batches = divmod(steps, self.batches_per_epoch)
+        return epochs * self._rows + self._before(batches)
+
+    def _before(self, batch: int) -> int:
+        """Rows of an epoch before a batch."""
+        return batch * self._rows // self.batches_per_epoch
 
 
 class TokenOrder:
     """Batches of about so many tokens by step number: many short rows or a few long ones, about the same work each.
 
+    An epoch's last rows share a batch with the next epoch's first, as few rows make no step of their own here either.
     A pure function of the seed, as `BatchOrder` is. Where a batch begins depends on the rows before it, so a run that
     is resumed measures again those that it has passed.
 
@@ -55,7 +67,7 @@ class TokenOrder:
 
     Args:
         rows: how many rows there are, N.
-        tokens: in a batch at most; a row that is longer is a batch by itself.
+        tokens: in a batch at most; a row that is longer is a batch by itself. A batch has no more than N rows.
         seed: of the permutations.
         length: gives the tokens of row i.
     """
@@ -73,19 +85,21 @@ class TokenOrder:
         return self._batch
 
     def _rewind(self) -> None:
-        self._epoch, self._begin, self._step, self._batch = -1, self._rows, -1, [0]
+        self._epoch, self._step, self._batch = -1, -1, [0]
+        self._left: list[int] = []
 
     def _next(self) -> None:
-        if self._begin >= self._rows:
-            self._epoch, self._begin = self._epoch + 1, 0
-            self._order = _permutation(self._rows, self._seed, self._epoch)
-        end, tokens = self._begin, 0
-        while end < self._rows:
-            tokens += self._length(self._order[end])
-            if tokens > self._tokens and end > self._begin:
+        batch: list[int] = []
+        tokens = 0
+        while len(batch) < self._rows:
+            if not self._left:
+                self._epoch += 1
+                self._left = _permutation(self._rows, self._seed, self._epoch)[::-1]
+            tokens += self._length(self._left[-1])
+            if tokens > self._tokens and batch:
                 break
-            end += 1
-        self._batch, self._begin, self._step = self._order[self._begin : end], end, self._step + 1
+            batch.append(self._left.pop())
+        self._batch, self._step = batch, self._step + 1
 
 
 def _permutation(rows: int, seed: int, epoch: int) -> list[int]:

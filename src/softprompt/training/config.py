@@ -95,7 +95,7 @@ class TrainConfig(BaseModel):
         bool | None,
         Field(description="compile the backbone's layers first, on a CPU. By default where there is enough to train"),
     ] = None
-    validate_every: Annotated[int, Field(ge=1, description="steps between validations")] = 50
+    validate_every: Annotated[int, Field(ge=1, description="steps between validations")] = 60
     validation_rows: Annotated[int, Field(ge=1, description="validation rows looked at while training")] = 512
     patience: Annotated[
         int, Field(ge=1, description="validations that are worse than the best for sure before an early stop")

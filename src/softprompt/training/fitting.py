@@ -104,6 +104,7 @@ def finished(
         say(f"the soft tokens stand as {task.template.placement}: they run in every row, slower than in front of it")
     provenance = {
         **{key: value for key, value in settings.items() if key != "threads"},
+        "task": {**settings["task"], "label": task.column},  # not among the settings: other runs could not be resumed
         "recipe": recipe(lesson.config),
         "seed": lesson.config.seed,
         "init": done.init,
@@ -132,7 +133,8 @@ def trained_members(
 ) -> list[Fitted]:
     """Train more members of an ensemble: the winner's settings with other seeds, side by side in one bank.
 
-    Lester et al. 2021, arXiv 2104.08691, section 5: the backbone is shared, so a member costs its own rows only.
+    Lester et al. 2021, arXiv 2104.08691, section 5: the backbone is shared, so a member costs its own rows only. One
+    whose loss was no number before it was first looked at is left out.
 
     Args:
         model: the frozen backbone.
@@ -156,6 +158,7 @@ def trained_members(
     return [
         replace(finished(model, task, parts, lesson, done, settings), spent=spent)
         for lesson, done, spent in zip(lessons, fits, Spent.each(fits), strict=True)
+        if done.step >= 0  # else it was never looked at: its loss was no number before
     ]
 
 

@@ -217,6 +217,7 @@ class Learner:
             return False
         state.begin, state.until = state.step, state.step + 2 * (state.step - state.begin)
         state.extended += 1
+        self._before_terms = last  # the rate rises again: what that undoes is not learned a second time
         return True
 
     def fit(self, seconds: float) -> Fit:
@@ -286,8 +287,14 @@ def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def look(model: PromptedModel, learner: Learner, rows: int | None = None) -> Seen:
-    """Score a learner's validation rows, or `rows` of them drawn by its seed, with its prompt as it stands."""
-    examples = learner.validation if rows is None else sample(learner.validation, rows, learner.config.seed)
+    """Score a learner's validation rows, or `rows` of them drawn by its seed, with its prompt as it stands.
+
+    Where more rows are asked for than it looks at while it trains, they are drawn from all that it has.
+    """
+    examples = learner.validation
+    if rows is not None:
+        enough = rows <= len(examples)
+        examples = sample(examples if enough else learner.lesson.validation, rows, learner.config.seed)
     bound = learner.bound()
     if learner.chooses_one:
         scores = model.score_labels([example.fields for example in examples], bound)

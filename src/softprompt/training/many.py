@@ -51,7 +51,8 @@ def train_many(
         The calibrated prompts and how their training went, in the order of `configs`.
 
     Raises:
-        ConfigError: no settings, as many tasks as do not fit them, or a budget or an ensemble, which are `train`'s.
+        ConfigError: no settings, as many tasks as do not fit them, a budget or an ensemble, which are `train`'s, or
+            settings of the whole bank that differ from prompt to prompt.
         TrainingError: the run to resume had other settings, or no step gave a finite loss.
         KeyboardInterrupt: stopped between two steps; `resume=True` goes on.
     """
@@ -61,6 +62,7 @@ def train_many(
             f"{len(each)} tasks and {len(configs)} settings were given; give one task for all prompts or one for each"
         )
     _refuse_unused(configs)
+    _refuse_unlike(configs)
     each = [fitted_to(task, backbone.kind, masked="mask-readout" in backbone.capabilities) for task in each]
     model = PromptedModel(backbone)
     parts = [Parts(task.splits["train"], task.splits["validation"]) for task in each]
@@ -84,6 +86,22 @@ def train_many(
             each, parts, lessons, fits, settings, Spent.each(fits), strict=True
         )
     ]
+
+
+_OF_THE_BANK = ("tokens_at_once", "checkpoint_layers", "compile_layers", "checkpoint_every")
+"""Settings of how a bank is run, which its prompts have in common."""
+
+
+def _refuse_unlike(configs: Sequence[TrainConfig]) -> None:
+    """Refuse settings that differ and cannot: of two, one would be ignored."""
+    for name in _OF_THE_BANK:
+        asked = [getattr(config, name) for config in configs]
+        other = next((number for number, value in enumerate(asked) if value != asked[0]), None)
+        if other is not None:
+            raise ConfigError(
+                f"{name} is {asked[0]!r} for prompt 0 and {asked[other]!r} for prompt {other}; a bank is run in one "
+                "way: give all prompts the same"
+            )
 
 
 def _refuse_unused(configs: Sequence[TrainConfig]) -> None:

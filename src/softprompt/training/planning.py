@@ -10,6 +10,7 @@ from softprompt.backbones.backbone import Backbone
 from softprompt.backbones.compiling import can_compile
 from softprompt.errors import ConfigError
 from softprompt.modeling.prompted_model import PromptedModel
+from softprompt.progress import say
 from softprompt.prompts.soft_prompt import SoftPrompt
 from softprompt.tasks.splits import carve, source_of_chance
 from softprompt.tasks.task import Example, Task
@@ -93,7 +94,11 @@ class Entry:
             return {"default": default}
         needed = candidates.needs_rows(backbone, template, readout)
         found = candidates.field(config, default, rows_needed=needed)
-        return found if Course(len(found)).has_winner(default.length) else {"default": default}
+        if Course(len(found)).has_winner(default.length):
+            return found
+        if len(found) > 1:
+            say(f"no race: {default.length:,} steps are too few to choose among {len(found)} candidates")
+        return {"default": default}
 
 
 class Plan(NamedTuple):
@@ -119,6 +124,7 @@ def planned(
     by_folds = len(tried) > 1 and len(entry.parts.validation) < FEW
     steps = None
     if by_folds and len(rows) < FEW_ROWS:
+        say(f"no race: {len(rows):,} rows are fewer than the {FEW_ROWS} that candidates can be told apart by")
         tried, by_folds = {default: tried[default]}, False
     if config.budget is not None:
         trial, folds, raced = entry.lesson(default, tried[default]), FOLDS if by_folds else 0, min(ROWS, len(rows))
@@ -135,5 +141,5 @@ def planned(
         tried = {name: tried[name]}
     chosen = {name: each.model_copy(update={"steps": steps or each.steps}) for name, each in tried.items()}
     lessons = [entry.lesson(name, each) for name, each in chosen.items()]
-    rungs = halving(len(lessons), lessons[0].config.length, config.validation_rows)
+    rungs = halving(len(lessons), lessons[0].config.length, max(config.validation_rows, 2 * FEW))
     return Plan(lessons, Race(rungs, table=table), spent)

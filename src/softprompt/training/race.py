@@ -48,6 +48,22 @@ class Race:
         """Return the rung at `step`, if there is one."""
         return next((rung for rung in self.rungs if rung.step == step), None)
 
+    def share(self, candidates: int, steps: int) -> float:
+        """Return the share of all candidates' whole runs that is run.
+
+        >>> Race(halving(4, 150, 512)).share(4, 150), Race().share(4, 150)
+        (0.3, 1.0)
+
+        Args:
+            candidates: how many race.
+            steps: of a whole run.
+        """
+        done, at, left = 0, 0, candidates
+        for rung in self.rungs:
+            done, at, left = done + left * (rung.step - at), rung.step, rung.keep
+        done += 0 if self.ends else left * (steps - at)
+        return done / (candidates * steps)
+
     def judge(self, rung: Rung, names: Sequence[str], seen: Sequence[Seen], *, default: str) -> set[str]:
         """Return which candidates go on, and note it in the table.
 

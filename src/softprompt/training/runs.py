@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from filelock import FileLock, Timeout
 
@@ -17,6 +17,8 @@ from softprompt.errors import StorageError, TrainingError
 from softprompt.home import runs_dir
 from softprompt.progress import say
 from softprompt.training.parallel import World
+
+T = TypeVar("T")
 
 
 class RunFolder:
@@ -164,6 +166,28 @@ class RunFolder:
                 f"cannot resume in `{os.path.relpath(self.path)}`: its run had {key} = {found.get(key)!r}, "
                 f"this one has {plain.get(key)!r}; repeat its settings, or start anew without --resume"
             )
+
+
+def resumed_or_anew(train: Callable[[bool], T], *, resume: bool) -> T:
+    """Return what a training gives that goes on from its checkpoint, or begins anew where it cannot go on from there.
+
+    That is for trainings that nobody looks after one by one. A checkpoint cannot be gone on from after other settings,
+    other versions of the libraries, or with another number of threads.
+
+    Args:
+        train: trains, told whether to resume.
+        resume: whether there is something to go on from.
+
+    Raises:
+        TrainingError: the training that began anew failed too.
+    """
+    try:
+        return train(resume)
+    except TrainingError as error:
+        if not resume:
+            raise
+        say(f"starting anew: {error}")
+        return train(False)
 
 
 def runs_folder(name: str, settings: Mapping[str, Any]) -> Path:

@@ -16,6 +16,7 @@ from softprompt.errors import TrainingError
 from softprompt.modeling.prompted_model import PromptedModel
 from softprompt.progress import Meter, meter, say
 from softprompt.training.bank import Share, gradients
+from softprompt.training.budget import parse
 from softprompt.training.checkpoints import Checkpoint
 from softprompt.training.interruption import interruption
 from softprompt.training.learner import DONE, Fit, Learner, look
@@ -104,8 +105,9 @@ class Trainer:
         """Compile the layers if that is asked for, or pays; by the first step's rows, in a run that goes on too."""
         backbone, held, began = self._model.backbone, self._memory.at(0), time.monotonic()
         asked = self._config.compile_layers
-        if asked is None:  # layers that are run again in the backward pass are not compiled
-            asked = not held.layers and is_worth_compiling(backbone, self._tokens())
+        if asked is None:  # layers that are run again in the backward pass are not compiled, nor do minutes pay for it
+            timed = self._config.budget is not None and parse(self._config.budget).unit == "seconds"
+            asked = not held.layers and not timed and is_worth_compiling(backbone, self._tokens())
         if not asked:
             yield
             return
@@ -116,9 +118,12 @@ class Trainer:
     def _tokens(self) -> int:
         """Tokens to learn from in all, about: each prompt's first step, as often as it is to have steps at first.
 
-        A run that has gone on longer by the time it is resumed is computed as it was.
+        Of a race those that leave are counted for as long as they are in it. A run that has gone on longer by the time
+        it is resumed is computed as it was.
         """
-        return sum(each.config.length * sum(item.length for _, item in each.batch(0)) for each in self.learners)
+        each = [learner.config.length * sum(item.length for _, item in learner.batch(0)) for learner in self.learners]
+        names = {learner.lesson.raced for learner in self.learners}
+        return round(sum(each) * self._race.share(len(names), self._steps))
 
     def _advance(self, progress: Meter) -> None:
         """Do one step of every active prompt, and what is due after it."""

@@ -37,7 +37,7 @@ def _section(section: Section) -> Iterable[str]:
 
 
 def _table(table: Table) -> list[str]:
-    header = [*table.heads, *table.columns]
+    header = [_safe(each) for each in (*table.heads, *table.columns)]
     rule = ["---"] * len(table.heads) + ["---" if table.prose else "---:"] * len(table.columns)
     rows = [header, rule, *(_cells(row, len(header)) for row in table.rows)]
     lines = [f"| {' | '.join(cells)} |" for cells in rows]

@@ -57,14 +57,16 @@ def standing(difference: Difference) -> Standing:
 def summary(tasks: Sequence[TaskFigures]) -> tuple[str, ...]:
     """Return what a comparison found in sentences, in the order in which an honest reader needs them.
 
-    Losses to a linear probe; when to use the soft prompt; what cannot be told from it; where the rows are too few to
-    tell; what it beats; whether the default is within a point of the heavy methods; and what failed or is missing.
+    Losses to a linear probe; where the soft prompt has no figure and others have; when to use the soft prompt; what
+    cannot be told from it; where the rows are too few to tell; what it beats; whether the default is within a point
+    of the heavy methods; and what failed or is missing.
 
     Args:
         tasks: all of the comparison.
     """
     rivals = [Rival(task, line, line.against) for task in tasks for line in task.measured if line.against is not None]
-    said = [*_losses_to_probes(rivals), _advice(tasks, rivals), *_gains(rivals), *_as_good(rivals), *_too_few(rivals)]
+    first = [*_losses_to_probes(rivals), *_without_ours(tasks)]
+    said = [*first, _advice(tasks, rivals), *_gains(rivals), *_as_good(rivals), *_too_few(rivals)]
     return (*said, *_beaten(rivals), _beside_heavy(tasks), *_gaps(tasks))
 
 
@@ -83,6 +85,25 @@ def _losses_to_probes(rivals: Iterable[Rival]) -> list[str]:
     return [sentence for group in ranked for sentence in group]
 
 
+def _absent(tasks: Sequence[TaskFigures]) -> list[TaskFigures]:
+    """The tasks on which something else has a figure and the soft prompt has none."""
+    return [task for task in tasks if task.ours is not None and task.measured and task.reference is None]
+
+
+def _without_ours(tasks: Sequence[TaskFigures]) -> list[str]:
+    said = []
+    for task in _absent(tasks):
+        best = task.best_rival()
+        assert best is not None, "something has a figure"
+        why = next((line.why for line in task.lines if line.key == task.ours), "")
+        because = f" ({why})" if why else ""
+        said.append(
+            f"The {_ours(task)} has no figure on {task.name}{because}, where {best.key.title} has "
+            f"{percent(best.accuracy.value)} % accuracy."
+        )
+    return said
+
+
 def _advice(tasks: Sequence[TaskFigures], rivals: Sequence[Rival]) -> str:
     ours = next((task.ours for task in tasks if task.ours is not None), None)
     if ours is None:
@@ -97,7 +118,8 @@ def _advice(tasks: Sequence[TaskFigures], rivals: Sequence[Rival]) -> str:
         return f"Use {named} unless the gain of {' or '.join(names)} is worth its price to you:"
     if all(rival.standing == "unclear" for rival in rivals):
         return f"Whether to use {named} cannot be said: the test rows are too few to tell it from anything else."
-    said = f"Use {named}: nothing else was more accurate beyond chance on any task"
+    where = "any task where it has a figure" if _absent(tasks) else "any task"
+    said = f"Use {named}: nothing else was more accurate beyond chance on {where}"
     cheap = _cheaper(rivals)
     if not cheap:
         return f"{said}."
@@ -168,7 +190,7 @@ def _price(group: Sequence[Rival]) -> str:
     if theirs.peak and ours.cost.peak:
         memory = amount_of_memory(theirs.peak), amount_of_memory(ours.cost.peak)
         parts.append(f"peaks at {memory[0]}" + (f" instead of {memory[1]}" if memory[0] != memory[1] else ", as we do"))
-    cheap = theirs.kept_bytes <= ours.cost.kept_bytes and (theirs.seconds or 0.0) <= (ours.cost.seconds or 0.0)
+    cheap = _costs_less(rival)
     where = f" (on {rival.task.name})" if len(group) > 1 else ""
     return f"it {'is cheaper too: it ' if cheap else ''}{listed(parts)}{where}"
 
