@@ -51,8 +51,8 @@ class Race:
     def share(self, candidates: int, steps: int) -> float:
         """Return the share of all candidates' whole runs that is run.
 
-        >>> Race(halving(4, 150, 512)).share(4, 150), Race().share(4, 150)
-        (0.3, 1.0)
+        >>> round(Race(halving(4, 150, 512)).share(4, 150), 3), Race().share(3, 150)
+        (0.317, 1.0)
 
         Args:
             candidates: how many race.
