@@ -68,6 +68,10 @@ class Ticket:
         self._engine, self._listener = engine, listener
         threading.Thread(target=self._tell, daemon=True).start()
 
+    @property
+    def read(self):
+        return self._engine.read
+
     def cancel(self):
         self.cancelled.set()
 
@@ -95,6 +99,7 @@ class ScriptedEngine:
 
     def reset(self):
         self.script, self.refusal, self.asks, self.tickets = usual, None, [], []
+        self.read = 0  # what tickets say that was read of a row
 
     def submit(self, ask, listener=None):
         if self.refusal is not None and len(self.asks) >= self.refusal[0]:

@@ -2,6 +2,7 @@
 
 import pytest
 
+from softprompt.server.rows import _not_one
 from softprompt.server.schema import ClassifyForm
 
 
@@ -112,3 +113,9 @@ def test_long_rows_for_many_prompts_are_refused_before_anything_is_encoded(rig, 
     assert "120,000 characters" in reply.error["message"]
     assert "at most 100,000 in one request" in reply.error["message"]
     assert rig.engine.asks == []
+
+
+def test_a_text_for_several_fields_is_told_the_form_that_is_taken_here():
+    said = _not_one("pair", ["premise", "claim"], "input.0")
+    assert said.endswith('give the row in `input.0` as {"premise": "…", "claim": "…"}')
+    assert 'give `fields`: {"premise": "…"' in _not_one("pair", ["premise", "claim"], "fields")

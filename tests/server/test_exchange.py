@@ -24,6 +24,8 @@ class Engine:
         engine, row = self, len(self.listeners) - 1
 
         class Ticket:
+            read = 3
+
             def cancel(self):
                 engine.cancelled.append(row)
 
@@ -179,6 +181,19 @@ def token(likeliest=0):
     return Token(1, "a", -0.5, ((2, "b", -1.0),) * likeliest)
 
 
+def test_what_was_read_is_counted_of_rows_that_never_end():
+    async def main():
+        engine = Engine()
+        exchange = Exchange(engine, Relay(asyncio.get_running_loop()))
+        exchange.submit([None, None, None])
+        engine.listeners[0](Piece("a", (token(),)))
+        engine.listeners[1](Failed(DataError("no")))
+        exchange.close()
+        return exchange.taken()
+
+    assert asyncio.run(main()) == {0: Usage(3, 1), 1: Usage(3, 0), 2: Usage(3, 0)}
+
+
 def test_what_was_told_is_counted_though_nobody_heard_it():
     async def main():
         engine = Engine()
@@ -191,7 +206,7 @@ def test_what_was_told_is_counted_though_nobody_heard_it():
         exchange.close()
         return exchange.taken()
 
-    assert asyncio.run(main()) == {0: Usage(0, 10), 1: Usage(7, 2)}
+    assert asyncio.run(main()) == {0: Usage(3, 10), 1: Usage(7, 2), 2: Usage(3, 0)}
 
 
 def test_a_stream_that_nobody_reads_is_given_up():
@@ -214,7 +229,7 @@ def test_a_stream_that_nobody_reads_is_given_up():
             await exchange.next()
         return kept, len(exchange._heard), engine.cancelled, no.value.code, exchange.taken()[1]
 
-    assert asyncio.run(main()) == (34, 0, [0, 1], "stream_not_read", Usage(0, 1000))
+    assert asyncio.run(main()) == (34, 0, [0, 1], "stream_not_read", Usage(3, 1000))
 
 
 def test_a_caller_that_leaves_is_noticed():

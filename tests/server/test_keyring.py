@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import re
 import stat
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
@@ -70,6 +72,23 @@ def test_a_file_that_cannot_be_used_after_a_change_leaves_the_keys_and_one_that_
     assert re.fullmatch(r"the file of keys `.*` is gone, so nobody is let in; .*", caplog.messages[1])
     key = add_key(path, "again")
     assert ring.find(key).name == "again"
+
+
+def test_a_file_that_could_not_be_read_after_a_change_is_read_with_the_next_call(path, monkeypatch, caplog):
+    removed, kept = add_key(path, "old"), add_key(path, "ci")
+    ring = Keyring(path)
+    remove_key(path, "old")
+
+    def refuse(self):
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "read_bytes", refuse)
+        assert [ring.find(kept).name for _ in range(3)] == ["ci"] * 3
+    (message,) = caplog.messages  # once, and not with every request
+    assert message.startswith("the keys stay as they were until the file can be read, for it has changed: ")
+    assert ring.find(removed) is None
+    assert ring.find(kept).name == "ci"
 
 
 def test_processes_that_add_keys_at_once_lose_none(path):

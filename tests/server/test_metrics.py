@@ -71,6 +71,15 @@ def test_what_was_not_answered_is_counted_apart(metrics):
     assert found["vllm:e2e_request_latency_seconds_count", "mood"] == 0
 
 
+def test_a_turn_that_ran_nothing_sets_what_is_left_and_measures_nothing(metrics):
+    metrics.step(Step(0.05, read=0, begun=3, written=3, prompts=1, tokens=9, slots=40, running=3, waiting=2))
+    metrics.step(Step(0.05, read=0, begun=0, written=0, prompts=0, tokens=0, slots=0, running=0, waiting=0))
+    found = read(metrics)
+    assert found["vllm:num_requests_running", "tiny"] == found["vllm:num_requests_waiting", "tiny"] == 0
+    assert found["softprompt:cache_slots",] == 0
+    assert found["softprompt:step_seconds_count",] == found["softprompt:step_rows_count",] == 1
+
+
 def test_turns_and_the_cache_are_the_backbone_s(metrics):
     metrics.step(Step(0.05, read=2, begun=3, written=5, prompts=4, tokens=60, slots=400, running=5, waiting=7))
     metrics.cache(CacheUse(hits=1, misses=2, bytes=4096, prompts=2))

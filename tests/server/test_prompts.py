@@ -140,6 +140,26 @@ def test_a_new_version_says_which_it_follows(client, make, store):
     assert [each["number"] for each in client.get("/v1/prompts/spam/versions").json()["data"]] == [3, 2, 1]
 
 
+def test_of_two_servers_that_follow_the_same_version_one_is_told_that_it_was_late(client, make, store, monkeypatch):
+    store.put(make(0), "spam")
+    other, put = PromptStore(store.root), store.put
+
+    def late(prompt, name, **how):
+        other.put(make(1), name)  # another server's, once this one has looked what the latest is
+        return put(prompt, name, **how)
+
+    monkeypatch.setattr(store, "put", late)
+    got = client.put("/v1/prompts/spam?parent=v1&tag=prod", content=make(2).to_bytes())
+    assert (got.status_code, got.json()["error"]["code"], got.json()["error"]["param"]) == (
+        409, "version_conflict", "parent",
+    )  # fmt: skip
+    assert message(got).startswith("the latest `spam` is v2, and v1 was to be followed: somebody was quicker")
+    assert [(version.number, version.tags) for version in store.log("spam")] == [(2, ()), (1, ())]
+    got = client.put("/v1/prompts/new", content=make(2).to_bytes())
+    assert (got.status_code, len(store.log("new"))) == (409, 1)
+    assert message(got).startswith("the latest `new` is v1, and this was to be the first")
+
+
 def test_the_same_bytes_again_are_the_same_version(client, make, store):
     first = client.put("/v1/prompts/spam", content=make().to_bytes())
     again = client.put("/v1/prompts/spam", content=make().to_bytes())

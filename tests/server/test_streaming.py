@@ -7,6 +7,7 @@ import json
 import threading
 import time
 
+from softprompt.errors import QueueFullError
 from softprompt.server.keys import Door
 from softprompt.server.limits import Limiter
 from softprompt.server.streaming import EventStream
@@ -87,6 +88,36 @@ def test_a_stream_whose_reader_stands_still_ends_in_an_error_and_all_that_was_to
     assert json.loads(events[-2].removeprefix("data: "))["error"]["code"] == "stream_not_read"
     heard = sum(event.count("x" * 50_000) for event in events)
     assert charged[0] > heard + 400
+
+
+def test_a_caller_who_leaves_a_stream_is_charged_for_what_was_read_too(serving, rig):
+    limiter = Spending()
+
+    def slow(ask):
+        yield Piece("x", (Token(1, "x", -0.5),))
+        yield threading.Event()  # until it is given up
+        yield Piece("y", ())
+
+    rig.engine.script, rig.engine.read = slow, 40
+    with serving(rig.app.state.context.backbone, rig.engine, rig.catalog, Door(limiter=limiter)) as left:
+        body = json.dumps({"model": "summary", "prompt": "a", "stream": True, "n": 2})
+        left.connection.request("POST", "/v1/completions", body, {"Content-Type": "application/json"})
+        reply = left.connection.getresponse()
+        assert reply.readline().startswith(b"data: ")
+        reply.close()
+        left.connection.close()
+        charged = wait_for(lambda: limiter.spent)
+    assert charged == [40 + 2]  # the words in front of both answers once
+
+
+def test_rows_that_were_taken_in_before_one_that_cannot_be_are_charged(serving, rig):
+    limiter = Spending()
+    with serving(rig.app.state.context.backbone, rig.engine, rig.catalog, Door(limiter=limiter)) as busy:
+        rig.engine.read, rig.engine.refusal = 5, (2, QueueFullError("full"))
+        assert busy.classify(model="sentiment", input=["a", "b", "c"]).status == 429
+        assert wait_for(lambda: limiter.spent) == [10]
+        assert busy.classify(model="nobody", input=["a"]).status == 404
+    assert limiter.spent == [10]
 
 
 def wait_for(condition):

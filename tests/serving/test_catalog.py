@@ -84,6 +84,14 @@ def test_what_is_not_there_is_refused_with_near_names(store, catalog, make):
     assert not catalog._entries
 
 
+def test_a_folder_that_cannot_be_a_name_is_none(store, catalog, make):
+    store.put(make(1), "mail")
+    shutil.copytree(store.root / "names/mail", store.root / "names/Old copies")
+    assert catalog.names() == ("mail",)
+    with pytest.raises(UnknownNameError, match="unknown prompt `mial`; did you mean `mail`"):
+        catalog.find("mial")
+
+
 def test_a_new_version_is_served_within_a_second(store, backbone, make):
     store.put(make(1), "mail")
     with Catalog(store, backbone) as catalog:

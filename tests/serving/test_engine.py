@@ -89,6 +89,21 @@ def test_a_row_that_several_ask_is_encoded_once(engine, kinds, alone, same_answe
     assert encoded == [FILM]
 
 
+def test_what_is_read_of_a_row_is_told_from_its_first_pass_on(gated, kinds):
+    with Engine(gated, rows=1) as engine:
+        gated.gate.clear()
+        first = engine.submit(Ask(kinds["long text"], FILM))
+        assert gated.entered.wait(30)
+        second = engine.submit(Ask(kinds["long text"], FILM))
+        assert (first.read, second.read) == (first.tokens, 0)
+        second.cancel()
+        gated.gate.set()
+        with pytest.raises(RequestCancelledError):
+            second.result(30)
+        assert second.read == 0
+        assert first.result(30).usage.prompt_tokens == first.read > 0
+
+
 def test_pieces_add_up_and_tell_every_token(engine, kinds, alone):
     ask = Ask(kinds["long text"], FILM, sampling=DRAWN, likeliest=3)
     events = []

@@ -152,6 +152,16 @@ def test_what_is_put_back_is_first():
     assert waiting.take(0) == first
 
 
+def test_what_is_put_back_and_finds_no_place_keeps_nobody_waiting():
+    waiting = Waiting(rows=64, tokens=4096)
+    waiting.put_back([request("late", 2200, most=4096) for _ in range(31)])  # more tokens than come into view
+    for _ in range(5):
+        waiting.add(request("reads", 20))
+    assert names(waiting.take(0)) == ["reads"] * 5
+    assert [names(waiting.take(1)) for _ in range(31)] == [["late"]] * 31
+    assert not waiting
+
+
 def test_what_is_taken_out_or_cleared_is_gone():
     waiting = Waiting(rows=1, tokens=10)
     each = [request("a", 10) for _ in range(9)] + [request("w", 10, most=4)]

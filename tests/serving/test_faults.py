@@ -343,6 +343,68 @@ def test_a_listener_that_fails_hears_no_more_and_the_answer_comes(backbone, kind
     assert "the listener of a request for `mine` failed and hears no more of it" in caplog.text
 
 
+LOST = RuntimeError("CUDA error: an illegal memory access was encountered\nKernel errors might be reported later.")
+
+
+def test_a_device_that_is_lost_breaks_the_engine_and_leaves_nobody_waiting(gated, kinds, caplog):
+    gated.spoil = refuse([], LOST)
+    with Engine(gated) as engine:
+        gated.gate.clear()
+        tickets = [engine.submit(Ask(kinds["labels"], row)) for row in rows(4)]
+        assert gated.entered.wait(30)
+        tickets.append(engine.submit(Ask(kinds["text"], FILM)))
+        gated.gate.set()
+        for ticket in tickets:
+            with pytest.raises(EngineClosedError, match="the device `cpu` is lost to this process: CUDA error: an ill"):
+                ticket.result(30)
+        assert not engine.healthy
+        assert engine.waiting == engine.running == 0
+        assert len(gated.passes) == 1  # which of its rows is to blame was not looked for
+    assert "it must be started again" in caplog.text
+
+
+def test_a_device_that_is_lost_in_a_step_or_while_the_guilty_are_looked_for_breaks_the_engine(gated, stumbling, kinds):
+    for errors in ([LOST], [BrokenError("a hiccup"), LOST]):
+        asks, left, later = [Ask(kinds["long text"], row) for row in rows(6)], list(errors), []
+
+        def fail(flight, errors=errors, left=left, later=later):
+            if not left:
+                later.append(len(flight))
+            elif len(flight) >= 6 or len(left) < len(errors):
+                raise left.pop(0)
+
+        stumbling.fails = [fail]
+        with Engine(gated) as engine:
+            for ticket in together(gated, engine, asks):
+                with pytest.raises(EngineClosedError, match="is lost to this process"):
+                    ticket.result(30)
+            assert not engine.healthy
+        assert not left
+        assert not later  # nothing is tried once the device is lost
+
+
+def test_a_device_whose_loss_is_told_when_numbers_are_read_breaks_the_engine(gated, kinds, monkeypatch):
+    def lost(self, outcome):
+        raise LOST
+
+    monkeypatch.setattr(Worker, "_read", lost)
+    with Engine(gated) as engine:
+        with pytest.raises(EngineClosedError, match="is lost to this process"):
+            engine.submit(Ask(kinds["labels"], FILM)).result(30)
+        assert not engine.healthy
+
+
+def test_a_call_that_was_wrong_on_a_gpu_that_computes_on_is_its_row_s_fault(gated, kinds, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda device: None)
+    gated.spoil = refuse([], RuntimeError("CUDA error: invalid configuration argument"))
+    with Engine(gated) as engine:
+        with pytest.raises(RuntimeError, match="invalid configuration"):
+            engine.submit(Ask(kinds["labels"], FILM)).result(30)
+        gated.spoil = lambda rows, flight: None
+        assert engine.submit(Ask(kinds["labels"], FILM)).result(30).reason == "read"
+        assert engine.healthy
+
+
 def test_an_engine_that_breaks_leaves_nobody_waiting(gated, kinds, monkeypatch, caplog):
     engine = Engine(gated)
     gated.gate.clear()

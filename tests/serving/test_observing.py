@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import threading
+import time
 
 import pytest
 
-from softprompt.errors import QueueFullError
+from softprompt.errors import DeadlineError, EngineClosedError, QueueFullError, RequestCancelledError
 from softprompt.serving.asking import Ask
 from softprompt.serving.engine import Engine
 from softprompt.serving.observing import CacheUse, Harmless, Observer, Step, Unobserved
@@ -29,6 +30,13 @@ class Notes:
 
     def of(self, name):
         return [each[1:] for each in self.heard if each[0] == name]
+
+
+def until(what, seconds=10.0):
+    end = time.monotonic() + seconds
+    while not what():
+        assert time.monotonic() < end, f"it did not happen within {seconds:g} s"
+        time.sleep(0.005)
 
 
 def test_all_are_observers():
@@ -99,6 +107,45 @@ def test_ends_without_an_answer_are_told(gated, kinds):
     assert outcomes["head"] == "read"
     assert outcomes["late"] in ("cancelled", "closed")
     assert outcomes["closed"] in ("closed", "read")
+
+
+@pytest.mark.parametrize("too_late", [False, True])
+def test_the_last_requests_to_be_given_up_are_told_as_gone(gated, kinds, too_late):
+    notes = Notes()
+    with Engine(gated, observer=notes, rows=1) as engine:
+        gated.gate.clear()
+        flying = engine.submit(Ask(kinds["long text"], FILM, "flies", deadline=0.5 if too_late else None))
+        assert gated.entered.wait(30)
+        waiting = engine.submit(Ask(kinds["long text"], FILM, "waits", deadline=0.5 if too_late else None))
+        if too_late:
+            time.sleep(0.6)
+        else:
+            flying.cancel()
+            waiting.cancel()
+        gated.gate.set()
+        for each in (flying, waiting):
+            with pytest.raises((RequestCancelledError, DeadlineError)):
+                each.result(30)
+        until(lambda: notes.of("step")[-1][0][-3:] == (0, 0, 0))
+    steps = [step for (step,) in notes.of("step")]
+    assert [step.rows for step in steps] == [1, 0]  # the pass, and then nothing
+    assert steps[0].running == 1
+    assert steps[1].tokens == steps[1].prompts == 0
+
+
+def test_what_an_engine_leaves_unanswered_at_its_end_is_told_as_gone(gated, kinds):
+    notes = Notes()
+    engine = Engine(gated, observer=notes)
+    gated.gate.clear()
+    ticket = engine.submit(Ask(kinds["long text"], FILM))
+    assert gated.entered.wait(30)
+    closing = threading.Thread(target=engine.close, kwargs={"drain": False})
+    closing.start()
+    gated.gate.set()
+    closing.join(30)
+    with pytest.raises(EngineClosedError):
+        ticket.result(30)
+    assert notes.of("step")[-1][0][-3:] == (0, 0, 0)
 
 
 def test_an_observer_that_fails_harms_nobody(backbone, kinds, caplog):

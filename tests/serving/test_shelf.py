@@ -43,6 +43,16 @@ def test_the_least_used_goes_first(backbone):
     assert shelf.bytes == 2 * size_of(some)
 
 
+def test_a_prompt_larger_than_the_shelf_leaves_the_others_there(backbone):
+    small, large = prompt(backbone, 3), prompt(backbone, 60)
+    loads = []
+    shelf = Shelf(lambda digest: loads.append(digest) or (large if digest == "large" else small), size_of(large) - 1)
+    for digest in ("small", "large", "large", "small"):
+        shelf.get(digest)
+    assert loads == ["small", "large", "large"]
+    assert (len(shelf), shelf.bytes) == (1, size_of(small))
+
+
 def test_what_cannot_be_loaded_is_raised_and_tried_again(backbone):
     some = prompt(backbone, 3)
     answers = [StorageError("the disk is away"), some]

@@ -68,6 +68,23 @@ def test_show_tells_all(store, make) -> None:
     assert f"digest        {digest}" in run("show", "mail").splitlines()
 
 
+def test_show_has_a_line_for_each_evaluation(store, make) -> None:
+    digest = store.put(make(1), "mail").digest
+    measures = [{"name": "MAE", "value": 1.25, "interval": [1, 2]}, {"name": "Pearson", "value": None}]
+    for name, found in (
+        ("report", {"figures": {"rows": 1200, "accuracy": 0.914}, "confusion": [[1, 2]] * 90}),
+        ("stars", {"figures": {"rows": 3, "measures": measures}}),
+        ("others", {"long": "x" * 200}),
+    ):
+        store.add_evaluation(digest, name, found)
+    lines = run("show", "mail").splitlines()[-3:]
+    assert sorted(lines) == [
+        'evaluation    others: {"long": "' + "x" * 70 + "…",
+        "evaluation    report: 1,200 rows, accuracy 0.914",
+        "evaluation    stars: 3 rows, MAE 1.250",
+    ]
+
+
 def test_log_tag_and_untag(store, make) -> None:
     store.put(make(1), "mail")
     store.put(make(2), "mail")

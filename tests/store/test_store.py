@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from softprompt.errors import ConfigError, StorageError, UnknownNameError
+from softprompt.durable import claim
+from softprompt.errors import ConfigError, StorageError, UnknownNameError, VersionConflictError
+from softprompt.store.names import Names
 from softprompt.store.store import PromptStore
 
 
@@ -31,6 +33,50 @@ def test_putting_the_latest_again_changes_nothing(store, make) -> None:
     store.put(make(2), "mail")
     assert store.put(make(1), "mail").number == 3
     assert len([path for path in (store.root / "objects").rglob("*") if path.is_file()]) == 2
+
+
+def test_a_version_follows_the_one_that_it_is_to_follow_or_none(store, make) -> None:
+    assert store.put(make(1), "mail", after=0).number == 1
+    assert store.put(make(2), "mail", after=1).number == 2
+    assert store.put(make(2), "mail", after=1).number == 2  # the same bytes are that version
+    with pytest.raises(VersionConflictError, match="the latest `mail` is v2, and v1 was to be followed: somebody was"):
+        store.put(make(3), "mail", after=1)
+    with pytest.raises(VersionConflictError, match="the latest `mail` is v2, and this was to be the first"):
+        store.put(make(3), "mail", after=0)
+    with pytest.raises(VersionConflictError, match="there is no `news`, and v1 was to be followed"):
+        store.put(make(3), "news", after=1)
+    store.remove("mail@v2")
+    assert store.put(make(3), "mail", after=1).number == 3
+
+
+def test_of_writers_that_follow_the_same_version_one_succeeds(store, make, monkeypatch) -> None:
+    store.put(make(1), "mail")
+    other = PromptStore(store.root)
+
+    def slowly(path: Path, text: str) -> bool:
+        monkeypatch.setattr("softprompt.store.names.claim", claim)
+        other.put(make(2), "mail", after=1)
+        return claim(path, text)
+
+    monkeypatch.setattr("softprompt.store.names.claim", slowly)
+    with pytest.raises(VersionConflictError, match="the latest `mail` is v2, and v1 was to be followed"):
+        store.put(make(3), "mail", after=1)
+    assert [version.number for version in store.log("mail")] == [2, 1]
+
+
+def test_a_writer_that_comes_in_while_another_looks_is_not_followed_unseen(store, make, monkeypatch) -> None:
+    store.put(make(1), "mail")
+    other, look = PromptStore(store.root), Names._newest
+
+    def slowly(names: Names, name: str) -> tuple[int, str] | None:
+        found = look(names, name)
+        monkeypatch.setattr(Names, "_newest", look)
+        other.put(make(2), "mail")
+        return found
+
+    monkeypatch.setattr(Names, "_newest", slowly)
+    with pytest.raises(VersionConflictError, match="the latest `mail` is v2, and v1 was to be followed"):
+        store.put(make(3), "mail", after=1)
 
 
 def test_a_digest_and_its_beginning_are_references(store, make) -> None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import time
 from pathlib import Path
 
 import pytest
 import torch
 
-from softprompt.errors import ConfigError, StorageError
+from softprompt.errors import ConfigError, StorageError, UnknownNameError
 
 
 def object_path(store, digest: str) -> Path:
@@ -51,6 +52,19 @@ def test_every_kind_of_damage_is_found(store, make) -> None:
     ):
         assert part in problems
     assert len(store.verify().problems) == 7
+
+
+def test_a_folder_that_cannot_be_a_name_hurts_nobody_and_verify_tells_of_it(store, make) -> None:
+    kept = store.put(make(1), "mail").digest
+    shutil.copytree(store.root / "names/mail", store.root / "names/Old copies")
+    assert store.put(make(2), "web").number == 1
+    assert [line.name for line in store.list()] == ["mail", "web"]
+    with pytest.raises(UnknownNameError, match="unknown prompt `mial`; did you mean `mail`"):
+        store.get("mial")
+    assert store.gc(0).objects == ()
+    assert store.get("mail").digest == kept
+    (problem,) = store.verify().problems
+    assert problem.startswith("no prompt can be called `Old copies`; use 1 to 64 of a-z")
 
 
 def test_an_object_that_is_no_prompt_is_found(store, make) -> None:

@@ -86,14 +86,27 @@ class Answers:
 
     Args:
         exchange: with the engine.
-        order: what was asked.
         by: who asked.
     """
 
-    def __init__(self, exchange: Exchange, order: Order, by: Caller) -> None:
-        self._exchange, self._order, self._by = exchange, order, by
+    def __init__(self, exchange: Exchange, by: Caller) -> None:
+        self._exchange, self._by = exchange, by
+        self._order: Order | None = None
+        self.rows: list[Growing] = []
+        self._open = 0
+
+    def submit(self, plan: Callable[[], Order]) -> Order:
+        """Make the rows and give them to the engine, in a worker thread; return what was asked.
+
+        Raises:
+            SoftPromptError: what `plan` or `Exchange.submit` raises; rows that were taken in before count all the same.
+        """
+        self._exchange.check()
+        order = self._order = plan()
         self.rows = [Growing(index) for index in range(len(order.asks))]
         self._open = len(self.rows)
+        self._exchange.submit(order.asks)
+        return order
 
     @property
     def done(self) -> bool:
@@ -126,16 +139,19 @@ class Answers:
     def close(self) -> None:
         """Give up what has not ended, and count what was taken, whether it was read or not."""
         self._exchange.close()
-        usage = self._usage(self._exchange.taken())
-        self._by.spent(self._order.model.id, usage["prompt_tokens"], usage["completion_tokens"])
+        if self._order is not None:
+            usage = self._usage(self._exchange.taken(), self._order.each)
+            self._by.spent(self._order.model.id, usage["prompt_tokens"], usage["completion_tokens"])
 
     def usage(self) -> dict[str, int]:
         """Return what those that have ended took."""
-        return self._usage({row.index: row.ended.usage for row in self.rows if row.ended is not None})
+        assert self._order is not None, "what has ended was submitted"
+        ended = {row.index: row.ended.usage for row in self.rows if row.ended is not None}
+        return self._usage(ended, self._order.each)
 
-    def _usage(self, taken: Mapping[int, Usage]) -> dict[str, int]:
+    def _usage(self, taken: Mapping[int, Usage], each: int) -> dict[str, int]:
         """The sum of what rows took; of those that ask the same, the words in front count once."""
-        read = {index // self._order.each: usage.prompt_tokens for index, usage in taken.items() if usage.prompt_tokens}
+        read = {index // each: usage.prompt_tokens for index, usage in taken.items() if usage.prompt_tokens}
         written = sum(usage.completion_tokens for usage in taken.values())
         total = sum(read.values())
         return {"prompt_tokens": total, "completion_tokens": written, "total_tokens": total + written}
@@ -164,12 +180,13 @@ async def answers_of(
         unread=settings.max_unread,
     )
     exchange.watch(request.receive)
+    answers = Answers(exchange, by)
     try:
-        order = await exchange.during(_on_a_thread(request, partial(_submitted, exchange, plan)))
+        order = await exchange.during(_on_a_thread(request, partial(answers.submit, plan)))
     except BaseException:
-        exchange.close()
+        answers.close()
         raise
-    return order, Answers(exchange, order, by)
+    return order, answers
 
 
 def json_bytes(data: Any) -> bytes:
@@ -195,10 +212,3 @@ async def _on_a_thread(request: Request, work: Callable[[], Order]) -> Order:
     if pool is None:
         pool = request.app.state.long_requests = ThreadPoolExecutor(LONG_AT_ONCE, "softprompt-long")
     return await asyncio.get_running_loop().run_in_executor(pool, copy_context().run, work)
-
-
-def _submitted(exchange: Exchange, plan: Callable[[], Order]) -> Order:
-    exchange.check()
-    order = plan()
-    exchange.submit(order.asks)
-    return order

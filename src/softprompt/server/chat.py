@@ -30,9 +30,11 @@ class ChatShape:
 
     Attributes:
         logprobs: tell the log-probability of each token.
+        tokenizer: the backbone's.
     """
 
     logprobs: bool
+    tokenizer: Any
     prefix: str = "chatcmpl"
     whole: str = "chat.completion"
     part: str = "chat.completion.chunk"
@@ -41,7 +43,7 @@ class ChatShape:
         """Return a message in one."""
         assert answer.ended is not None, "a choice is an answer that has ended"
         text, tokens = answer.fresh()
-        told = chat_logprobs(tokens) if self.logprobs else None
+        told = chat_logprobs(tokens, self.tokenizer) if self.logprobs else None
         message = {"role": "assistant", "content": text, "refusal": None}
         choice = {"index": answer.index, "message": message, "logprobs": told}
         return {**choice, "finish_reason": FINISH[answer.ended.reason], **beside(answer.ended.answer)}
@@ -53,7 +55,7 @@ class ChatShape:
         answer.begun = True
         choice: dict[str, Any] = {"index": answer.index, "delta": delta, "finish_reason": None}
         if self.logprobs:
-            choice["logprobs"] = chat_logprobs(tokens)
+            choice["logprobs"] = chat_logprobs(tokens, self.tokenizer)
         if answer.ended is not None:
             choice |= {"finish_reason": FINISH[answer.ended.reason], **beside(answer.ended.answer)}
         return choice
@@ -64,7 +66,7 @@ async def chat(request: Request, by: Annotated[Caller, Depends(caller)]) -> Resp
     """Answer as OpenAI's endpoint does."""
     form = await form_of(request, ChatForm)
     context, models = context_of(request), models_of(request)
-    shape = ChatShape(form.told_tokens is not None)
+    shape = ChatShape(form.told_tokens is not None, context.backbone.tokenizer)
 
     def plan() -> Order:
         return _plan(form, by, context, models)

@@ -32,9 +32,11 @@ class CompletionShape:
 
     Attributes:
         told: how many of the likeliest tokens are told at each place; `None`: no log-probabilities.
+        tokenizer: the backbone's.
     """
 
     told: int | None
+    tokenizer: Any
     prefix: str = "cmpl"
     whole: str = "text_completion"
     part: str = "text_completion"
@@ -48,7 +50,7 @@ class CompletionShape:
         text, tokens = answer.fresh()
         choice: dict[str, Any] = {"index": answer.index, "text": text, "logprobs": None, "finish_reason": None}
         if self.told is not None:
-            choice["logprobs"] = completion_logprobs(tokens, self.told, answer.said)
+            choice["logprobs"] = completion_logprobs(tokens, self.told, self.tokenizer, answer.said)
             answer.said += sum(len(token.text) for token in tokens)
         if answer.ended is not None:
             choice |= {"finish_reason": FINISH[answer.ended.reason], **beside(answer.ended.answer)}
@@ -64,7 +66,7 @@ async def completions(request: Request, by: Annotated[Caller, Depends(caller)]) 
     def plan() -> Order:
         return _plan(form, by, context, models)
 
-    shape = CompletionShape(form.told_tokens)
+    shape = CompletionShape(form.told_tokens, context.backbone.tokenizer)
     return await answered(request, by, plan, shape, stream=bool(form.stream), usage=form.tells_usage)
 
 

@@ -166,8 +166,15 @@ class Exchange:
         self._cancel()
 
     def taken(self) -> dict[int, Usage]:
-        """Return what each row took as far as the engine has told, whether `next` has returned that or not."""
-        return dict(self._taken)
+        """Return what each row took so far, whether `next` has returned that or not.
+
+        The tokens in front of an answer count from its first pass on, not from its end: who leaves early had them too.
+        """
+        found: dict[int, Usage] = {}
+        for row, ticket in list(self._tickets.items()):
+            told = self._taken.get(row, Usage(0, 0))
+            found[row] = told if told.prompt_tokens else told._replace(prompt_tokens=ticket.read)
+        return found
 
     def _all_heard(self) -> list[Heard]:
         self._ready = False

@@ -115,7 +115,8 @@ def _checked(given: dict[str, Any]) -> Key:
 class Keyring:
     """The keys of one file, read again when it changes.
 
-    A file that cannot be understood after a change leaves the keys as they were; one that is gone leaves none.
+    A file that cannot be understood after a change leaves the keys as they were, and so does one that cannot be read,
+    until it can; one that is gone leaves none.
 
     Args:
         path: the file, which must be there.
@@ -129,6 +130,7 @@ class Keyring:
         self.path = path
         self._stamp = _stamp(path)
         self._keys = read_keys(path)
+        self._unread = ""  # why the file could not be read when it was last tried
 
     def __len__(self) -> int:
         self._refresh()
@@ -145,8 +147,9 @@ class Keyring:
 
     def _refresh(self) -> None:
         stamp = _stamp(self.path)
-        if stamp == self._stamp:
+        if stamp == self._stamp and not self._unread:
             return
+        before, self._unread = self._unread, ""
         self._stamp = stamp
         if stamp is None:
             self._keys = ()
@@ -156,8 +159,12 @@ class Keyring:
             return
         try:
             self._keys = read_keys(self.path)
-        except (ConfigError, StorageError) as error:
+        except ConfigError as error:
             logger.error("the keys stay as they were, for the file has changed and cannot be used: %s", error)
+        except StorageError as error:  # of a moment, as when no descriptor is free: the next call reads again
+            self._unread = str(error)
+            if self._unread != before:
+                logger.error("the keys stay as they were until the file can be read, for it has changed: %s", error)
 
 
 def add_key(path: Path, name: str, **rights: Any) -> str:

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
-from softprompt.errors import ConfigError, SoftPromptError, UnknownNameError
+from softprompt.errors import ConfigError, SoftPromptError, UnknownNameError, VersionConflictError
 from softprompt.modeling.bound import FEATURES, BoundPrompt
 from softprompt.prompts.soft_prompt import SoftPrompt
 from softprompt.server.bare import name_of
@@ -102,7 +102,7 @@ class Management:
             before = self._latest(name)
             if before is None or before.digest != prompt.digest:
                 _check_parent(name, parent, before)
-            version = self.store.put(prompt, name, tags=tags)
+            version = self._put(prompt, name, tags, before)
         return version, before is None or before.number != version.number
 
     def load(self, reference: str) -> str:
@@ -156,6 +156,13 @@ class Management:
             BoundPrompt.of(self._backbone, prompt)
         except SoftPromptError as error:
             raise type(error)(f"`{name}` cannot be served here: {error}") from error
+
+    def _put(self, prompt: SoftPrompt, name: str, tags: Sequence[str], before: Version | None) -> Version:
+        """Put the version that follows `before`; other servers and programs may write the same store meanwhile."""
+        try:
+            return self.store.put(prompt, name, tags=tags, after=before.number if before else 0)
+        except VersionConflictError as error:
+            raise Problem(409, str(error), param="parent", code="version_conflict") from error
 
     def _latest(self, name: str) -> Version | None:
         try:

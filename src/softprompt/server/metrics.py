@@ -124,6 +124,8 @@ class Metrics:
         self._running.set(step.running)
         self._waiting.set(step.waiting)
         self._slots.set(step.slots)
+        if not step.rows:  # nothing ran: requests were given up
+            return
         self._seconds.observe(step.seconds)
         self._rows.observe(step.rows)
         self._prompts.observe(step.prompts)

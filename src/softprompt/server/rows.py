@@ -86,7 +86,7 @@ def row_of(model: Model, text: str | None, fields: Mapping[str, str] | None, par
         message = f"`{model.id}` asks for the fields {_listed(wanted)}; missing: {_listed(missing)}"
         raise Problem(400, message, param=param, code="missing_field")
     if text is not None and len(missing) != 1:
-        raise Problem(400, _not_one(model.id, missing), param=param, code="invalid_value")
+        raise Problem(400, _not_one(model.id, missing, param), param=param, code="invalid_value")
     return given if text is None else {**given, missing[0]: text}
 
 
@@ -136,11 +136,12 @@ def _words(message: Mapping[str, Any], place: int) -> str:
     return content
 
 
-def _not_one(name: str, missing: Sequence[str]) -> str:
+def _not_one(name: str, missing: Sequence[str], param: str) -> str:
     if not missing:
         return f"`fields` hold everything that `{name}` asks for, and there is a text too; leave one of them out"
     example = ", ".join(f'"{field}": "…"' for field in missing)
-    return f"`{name}` asks for {_listed(missing)}, which one text cannot fill; give `fields`: {{{example}}}"
+    way = f"give the row in `{param}` as" if param.startswith("input") else "give `fields`:"
+    return f"`{name}` asks for {_listed(missing)}, which one text cannot fill; {way} {{{example}}}"
 
 
 def _listed(names: Sequence[str]) -> str:

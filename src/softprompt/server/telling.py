@@ -7,6 +7,7 @@ from typing import Any
 
 from softprompt.modeling.answers import Answer, LabelSet, NumberAnswer, TagsAnswer, TextAnswer
 from softprompt.serving.asking import Reason, Token
+from softprompt.serving.tokens import bytes_of
 
 FINISH: dict[Reason, str] = {"read": "stop", "stop": "stop", "length": "length"}
 _LEAST = -9999.0
@@ -37,45 +38,57 @@ def beside(answer: Answer) -> dict[str, Any]:
     return {"answer": answer_data(answer)}
 
 
-def chat_logprobs(tokens: Sequence[Token]) -> dict[str, Any]:
-    """Return tokens as the `logprobs` of a chat's choice."""
+def chat_logprobs(tokens: Sequence[Token], tokenizer: Any) -> dict[str, Any]:
+    """Return tokens as the `logprobs` of a chat's choice.
+
+    Args:
+        tokens: those that were written.
+        tokenizer: the backbone's, which knows the bytes of tokens that are part of a character.
+    """
+
+    def told(token: int, text: str, log_probability: float) -> dict[str, Any]:
+        found = bytes_of(tokenizer, token, text)
+        shown = None if found is None else [*found]
+        return {"token": text, "logprob": _finite(log_probability), "bytes": shown}
+
     content = [
-        {
-            **_chat_token(token.text, token.log_probability),
-            "top_logprobs": [_chat_token(text, value) for _, text, value in token.likeliest],
-        }
+        {**told(token.id, token.text, token.log_probability), "top_logprobs": [told(*each) for each in token.likeliest]}
         for token in tokens
     ]
     return {"content": content, "refusal": None}
 
 
-def completion_logprobs(tokens: Sequence[Token], told: int, start: int = 0) -> dict[str, Any]:
-    """Return tokens as the `logprobs` of a completion's choice.
+def completion_logprobs(tokens: Sequence[Token], told: int, tokenizer: Any, start: int = 0) -> dict[str, Any]:
+    """Return tokens as the `logprobs` of a completion's choice; one that is part of a character is told by its bytes.
 
     Args:
         tokens: those that were written.
         told: how many of the likeliest were asked for at each.
+        tokenizer: the backbone's, which knows those bytes.
         start: characters of the tokens that were told before.
     """
     return {
-        "tokens": [token.text for token in tokens],
+        "tokens": [_name(tokenizer, token.id, token.text) for token in tokens],
         "token_logprobs": [_finite(token.log_probability) for token in tokens],
-        "top_logprobs": [_likeliest(token) for token in tokens] if told else None,
+        "top_logprobs": [_likeliest(token, tokenizer) for token in tokens] if told else None,
         "text_offset": list(_offsets((len(token.text) for token in tokens), start)),
     }
 
 
-def _chat_token(text: str, log_probability: float) -> dict[str, Any]:
-    return {"token": text, "logprob": _finite(log_probability), "bytes": list(text.encode())}
-
-
-def _likeliest(token: Token) -> dict[str, float]:
-    """The likeliest tokens by their text, and the one that was written; of two with one text, the likelier."""
+def _likeliest(token: Token, tokenizer: Any) -> dict[str, float]:
+    """The likeliest tokens by their names, and the one that was written; of two with one name, the likelier."""
     found: dict[str, float] = {}
-    for _, text, value in token.likeliest:
-        found.setdefault(text, _finite(value))
-    found.setdefault(token.text, _finite(token.log_probability))
+    for each, text, value in (*token.likeliest, token[:3]):
+        found.setdefault(_name(tokenizer, each, text), _finite(value))
     return found
+
+
+def _name(tokenizer: Any, token: int, text: str) -> str:
+    r"""A token's text; of one that is part of a character, its bytes as OpenAI names them: `bytes:\xe7`."""
+    found = bytes_of(tokenizer, token, text)
+    if found is None or found == text.encode():
+        return text
+    return "bytes:" + "".join(f"\\x{byte:02x}" for byte in found)
 
 
 def _offsets(lengths: Iterable[int], start: int) -> Iterable[int]:

@@ -101,6 +101,11 @@ Listener = Callable[[Event], None]
 class Ticket(Protocol):
     """A request that was taken in."""
 
+    @property
+    def read(self) -> int:
+        """Virtual tokens and text in front of its answer that were run: none before its first pass."""
+        ...
+
     def result(self, timeout: float | None = None) -> Ended:
         """Wait for the end and return it, or raise what it failed with; `TimeoutError` after `timeout` seconds."""
         ...

@@ -14,7 +14,7 @@ _LOG = logging.getLogger("softprompt.serving")
 
 
 class Step(NamedTuple):
-    """One turn of an engine, at its end.
+    """One turn of an engine, at its end; also one that ran nothing, where requests were given up or were too late.
 
     Attributes:
         seconds: that it took.

@@ -1,4 +1,7 @@
-"""Passes and steps over requests that survive what goes wrong in them: only the request that is to blame fails."""
+"""Passes and steps over requests that survive what goes wrong in them: only the request that is to blame fails.
+
+What they do not survive is the loss of the device: it is raised, and ends the engine.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from softprompt.backbones.hardware import is_out_of_memory
+from softprompt.backbones.hardware import check_lost, is_out_of_memory
 from softprompt.errors import BackboneError
 from softprompt.modeling.flight import Flight
 from softprompt.modeling.layout import by_length
@@ -136,7 +139,7 @@ class Passes:
         try:
             got = [self._flying[writing] for writing in self._flight.step()]
         except Exception as failed:  # noqa: BLE001 - whatever one row does, the others go on
-            error = failed.with_traceback(None)
+            error = self._outlived(failed)
         else:
             for each in got:
                 if each.writing is not None and each.writing.ended is not None:
@@ -162,11 +165,20 @@ class Passes:
         try:
             return self._model.begin([self._row(each) for each in requests], bounds, writings, flight), None
         except Exception as failed:  # noqa: BLE001 - whatever one row does, the others go on
-            error = failed.with_traceback(None)  # whose frames hold the tensors of the pass
+            error = self._outlived(failed)
         for writing in writings:
             if writing is not None:  # it may have joined before the pass failed
                 flight.leave(writing)
         return [], error
+
+    def _outlived(self, failed: Exception) -> Exception:
+        """Return the error of a pass without its frames, which hold tensors; where the device is lost, raise it.
+
+        Raises:
+            BackboneError: no pass will ever succeed, so that no row is to blame.
+        """
+        check_lost(failed, self._model.backbone.device)
+        return failed.with_traceback(None)
 
     def _row(self, request: Request) -> EncodedRow:
         """The row of a request, and what is written behind it where it begins again."""
@@ -214,7 +226,7 @@ class Passes:
             try:
                 flight.step()
             except Exception as failed:  # noqa: BLE001 - it is told to the request
-                error = failed.with_traceback(None)
+                error = self._outlived(failed)
         return Outcome(request, error=None if error is None else self._said(request, error))
 
     def _sized(self, run: Callable[[], Outcomes]) -> Outcomes:

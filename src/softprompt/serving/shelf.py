@@ -77,8 +77,11 @@ class Shelf:
         coming.set_result(prompt)
 
     def _keep(self, digest: str, prompt: SoftPrompt) -> None:
+        size = size_of(prompt)
+        if size > self._room:
+            return  # all others would go, and then it too
         self._kept[digest] = prompt
-        self._bytes += size_of(prompt)
+        self._bytes += size
         while self._bytes > self._room:
             _, oldest = self._kept.popitem(last=False)
             self._bytes -= size_of(oldest)

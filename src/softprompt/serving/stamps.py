@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from softprompt.errors import StorageError
-from softprompt.store.layout import Layout
+from softprompt.store.layout import Layout, is_name
 from softprompt.store.names import Names
 
 Stamp = tuple[int, int]
@@ -45,10 +45,7 @@ class Stamps:
         """Whether a name has a version: nearly always its newest, which one look tells; else the store's own rules."""
         if _first_line(self._newest(name)).startswith("sha256:"):
             return True
-        try:
-            return self._names.alive(name)
-        except (StorageError, ValueError):  # a folder that is not called like a prompt is none
-            return False
+        return self._names.alive(name)
 
     def _newest(self, name: str) -> str:
         folder = os.path.join(self._folder, name, "versions")
@@ -69,7 +66,7 @@ def _first_line(path: str) -> str:
 def _folders(folder: Path) -> list[str]:
     try:
         with os.scandir(folder) as found:
-            return [each.name for each in found if not each.name.startswith(".") and each.is_dir()]
+            return [each.name for each in found if is_name(each.name) and each.is_dir()]
     except FileNotFoundError:
         return []
     except OSError as error:

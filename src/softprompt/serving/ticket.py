@@ -20,7 +20,7 @@ _LOG = logging.getLogger("softprompt.serving")
 class Request:
     """A request that was taken in: the ticket of whoever asked, and what the engine knows of it.
 
-    Everything but `result` and `cancel` is the engine's, and is touched by its thread alone.
+    Everything but `result`, `cancel` and `read` is the engine's, and is touched by its thread alone.
 
     Args:
         ask: what was asked.
@@ -34,6 +34,7 @@ class Request:
         came: when it was taken in, in seconds of the monotonic clock.
         due: when it is too late for an answer.
         started: whether it came into a pass.
+        read: its `tokens`, once it did; 0 before.
         told: how many of its tokens were told.
         token_at: when the last of them came.
         ended: whether the last event was told.
@@ -50,6 +51,7 @@ class Request:
         "came",
         "due",
         "ended",
+        "read",
         "row",
         "started",
         "token_at",
@@ -70,7 +72,7 @@ class Request:
         self.came = monotonic()
         self.due = None if ask.deadline is None else self.came + ask.deadline
         self.started = False
-        self.told = 0
+        self.read, self.told = 0, 0
         self.token_at: float | None = None
         self.ended = False
         self._listener, self._give_up = listener, give_up

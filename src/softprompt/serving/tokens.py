@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Mapping
+from functools import cache
 from typing import Any
 
 from softprompt.modeling.writing import Writing
 from softprompt.serving.asking import Piece, Token
+
+_HALF = "\ufffd"
+"""What bytes become that are no whole character."""
 
 
 class TokenTexts:
@@ -47,3 +52,36 @@ class TokenTexts:
     def _decode(self, tokens: list[int]) -> str:
         decoded: str = self._tokenizer.decode(tokens, skip_special_tokens=False, clean_up_tokenization_spaces=False)
         return decoded
+
+
+def bytes_of(tokenizer: Any, token: int, text: str) -> bytes | None:
+    r"""Return the bytes that a token stands for, also where they are only a part of a character.
+
+    >>> bytes_of(None, 5, "é")
+    b'\xc3\xa9'
+
+    Args:
+        tokenizer: the backbone's, asked only where the text does not tell.
+        token: its id.
+        text: as `TokenTexts` has it.
+
+    Returns:
+        The bytes, or None where they are part of a character and the tokenizer does not say which.
+    """
+    if _HALF not in text:
+        return text.encode()
+    piece = str(tokenizer.convert_ids_to_tokens(token))
+    fallback, alphabet = re.fullmatch(r"<0x([0-9A-Fa-f]{2})>", piece), _byte_level()
+    if fallback:
+        return bytes.fromhex(fallback[1])
+    if all(letter in alphabet for letter in piece):
+        return bytes(alphabet[letter] for letter in piece)
+    return text.encode() if _HALF in piece else None  # a vocabulary may have the replacement character itself
+
+
+@cache
+def _byte_level() -> Mapping[str, int]:
+    """The letters by which byte-level tokenizers, GPT-2's and those after it, write bytes in their vocabulary."""
+    plain = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    others = sorted({*range(0x100)} - {*plain})
+    return {chr(byte): byte for byte in plain} | {chr(0x100 + number): byte for number, byte in enumerate(others)}

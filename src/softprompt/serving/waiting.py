@@ -111,10 +111,15 @@ class Waiting:
         self._served = {name: served[name] for name in {each.ask.name for each in self._view} if name in served}
 
     def _look(self, places: int) -> None:
-        """Draw requests into view, of both kinds by turns, those that are written only for places in flight."""
-        room = AHEAD * self.tokens - sum(request.width for request in self._view)
-        places -= sum(request.writing is not None for request in self._view)
-        while room > 0 and len(self._view) < AHEAD * self.rows:
+        """Draw requests into view, of both kinds by turns, those that are written only for places in flight.
+
+        Those in view for which there is no place now take no room there: others that could go would wait behind them.
+        """
+        written = [request.width for request in self._view if request.writing is not None]
+        able = [request.width for request in self._view if request.writing is None] + written[: max(0, places)]
+        room, rows = AHEAD * self.tokens - sum(able), AHEAD * self.rows - len(able)
+        places -= len(written)
+        while room > 0 and rows > 0:
             drawn = [self._read.draw()] if self._read else []
             if self._written and places > 0:
                 drawn.append(self._written.draw())
@@ -122,6 +127,7 @@ class Waiting:
             if not drawn:
                 return
             self._view += drawn
+            rows -= len(drawn)
             room -= sum(request.width for request in drawn)
 
     def _alike(self, first: Request, view: list[Request], tokens: int, places: int) -> list[Request]:

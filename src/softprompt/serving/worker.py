@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from time import monotonic
 
+from softprompt.backbones.hardware import check_lost
 from softprompt.errors import BackboneError, DeadlineError, RequestCancelledError
 from softprompt.modeling.answers import Answer, text_answer
 from softprompt.modeling.prompted_model import PromptedModel, answer_of
@@ -51,6 +52,8 @@ class Worker:
         self._deadlines = Deadlines()
         self._texts = TokenTexts(model.backbone.tokenizer)
         self._held = 0
+        self._dropped = False
+        self._open: dict[Request, None] = {}  # in the order in which they came
 
     @property
     def idle(self) -> bool:
@@ -67,6 +70,7 @@ class Worker:
         for request in requests:
             if self.idle:
                 self._pace.begins(monotonic())
+            self._open[request] = None
             self._waiting.add(request)
             self._deadlines.add(request)
 
@@ -76,9 +80,14 @@ class Worker:
             self._drop(request, RequestCancelledError(f"the request for `{request.ask.name}` was given up"))
 
     def end(self, error: Exception) -> None:
-        """Let all requests fail."""
-        for request in [*self._waiting.clear(), *self._passes.clear()]:
+        """Let all requests fail, those too that were in a pass which was never finished."""
+        self._waiting.clear()
+        self._passes.clear()
+        left = list(self._open)
+        for request in left:
             self._fail(request, error)
+        if left:
+            self._report(monotonic(), [], [], 0)
 
     def turn(self) -> None:
         """Run a pass of new rows, and a step of all in flight."""
@@ -87,7 +96,8 @@ class Worker:
             self._drop(request, _too_late(request))
         new, tokens = self._begin()
         going = self._step()
-        if new or going:
+        dropped, self._dropped = self._dropped, False
+        if new or going or dropped:  # where the last are dropped, nothing runs that would tell how many are left
             self._report(began, new, going, tokens + len(going))
 
     def _begin(self) -> tuple[list[Request], int]:
@@ -120,7 +130,7 @@ class Worker:
     def _start(self, requests: Sequence[Request], now: float) -> None:
         self._inbox.leave(request.ask.name for request in requests)
         for request in requests:
-            request.started = True
+            request.started, request.read = True, request.tokens
             self._observer.started(request.ask.name, now - request.came)
 
     def _step(self) -> list[Request]:
@@ -143,6 +153,7 @@ class Worker:
                 raise outcome.error
             tell(outcome)
         except Exception as error:  # noqa: BLE001 - whatever one request meets is no other's
+            check_lost(error, self._model.backbone.device)  # a GPU tells of a pass when its numbers are read
             if not self._waiting.discard(request):  # where it is to begin again
                 self._passes.leave(request)
             self._fail(request, error)
@@ -187,6 +198,7 @@ class Worker:
             if not self._waiting.discard(request):
                 self._passes.leave(request)
             self._fail(request, error)
+            self._dropped = True
 
     def _fail(self, request: Request, error: Exception) -> None:
         if not request.started:
@@ -196,6 +208,7 @@ class Worker:
 
     def _end(self, request: Request, event: Ended | Failed) -> None:
         """Tell the last event of a request."""
+        self._open.pop(request, None)
         now = monotonic()
         written = len(request.writing.tokens) if request.writing is not None else 0
         self._pace.ended(1, now)

@@ -131,7 +131,7 @@ class Index:
             try:
                 stamp = self._names.stamp(name)
             except SoftPromptError:
-                continue  # not a name, or a link out of the store: `verify` says so
+                continue  # a link out of the store: `verify` says so
             text = f"{stamp[0]} {stamp[1]}"
             if known.get(name) != text:
                 listing = self._read(table, name)

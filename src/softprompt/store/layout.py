@@ -22,12 +22,21 @@ def check_name(kind: str, name: str) -> str:
     >>> check_name("prompt", "tweet-sentiment.es")
     'tweet-sentiment.es'
     """
-    if not _NAME.fullmatch(name):
+    if not is_name(name):
         raise ConfigError(
             f"no {kind} can be called `{name}`; use 1 to 64 of a-z, 0-9, `.`, `_` and `-`, "
             "with a letter or a digit first"
         )
     return name
+
+
+def is_name(name: str) -> bool:
+    """Tell whether a prompt, a tag or an evaluation may be called `name`.
+
+    >>> is_name("mail"), is_name("Old copies")
+    (True, False)
+    """
+    return _NAME.fullmatch(name) is not None
 
 
 def check_digest(digest: str) -> str:

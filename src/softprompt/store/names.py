@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from softprompt.durable import claim, write_text
-from softprompt.errors import ConfigError, StorageError, UnknownNameError
+from softprompt.errors import ConfigError, StorageError, UnknownNameError, VersionConflictError
 from softprompt.registry import unknown_name
-from softprompt.store.layout import Layout, check_digest, check_name, files, reading
+from softprompt.store.layout import Layout, check_digest, check_name, files, is_name, reading
 
 _REMOVED = "removed"
 _NUMBER = re.compile(r"[0-9]{6,12}")
@@ -59,19 +59,33 @@ class Names:
 
     def folders(self) -> list[str]:
         """Return every name that has or had a version; a cheaper question than `all`."""
-        return [path.name for path in files(self._layout.names) if path.is_dir()]
+        return [path.name for path in files(self._layout.names) if path.is_dir() and is_name(path.name)]
 
-    def add(self, name: str, digest: str) -> int:
+    def strays(self) -> list[str]:
+        """Return every folder among them that no prompt can be called: somebody's copies, for instance."""
+        return [path.name for path in files(self._layout.names) if path.is_dir() and not is_name(path.name)]
+
+    def add(self, name: str, digest: str, after: int | None = None) -> int:
         """Make `digest` the next version of `name` and return its number; if it is the latest already, that one's.
 
+        Args:
+            name: the prompt's name.
+            digest: of its file.
+            after: the number of what must be the latest version, 0: there must be none; `None`: whichever is.
+
         Raises:
+            VersionConflictError: the latest version is another than `after`.
             StorageError: the disk is full, or the folder may not be written.
         """
         while True:
+            # The number before what is newest: whoever comes in between makes the claim fail, and is seen next time.
+            number = max(self._numbers(name), default=0) + 1
             newest = self._newest(name)
             if newest and newest[1] == digest:
                 return newest[0]
-            number = max(self._numbers(name), default=0) + 1
+            latest = newest[0] if newest else 0
+            if after is not None and latest != after:
+                raise _conflict(name, after, latest)
             if claim(self._layout.version(name, number), f"sha256:{digest}\n"):
                 return number
 
@@ -216,6 +230,12 @@ def check_tag(tag: str) -> str:
     if _RESERVED.fullmatch(tag):
         raise ConfigError(f"`{tag}` cannot be a tag, for it means a version already; take another, `prod` for instance")
     return check_name("tag", tag)
+
+
+def _conflict(name: str, after: int, latest: int) -> VersionConflictError:
+    found = f"the latest `{name}` is v{latest}" if latest else f"there is no `{name}`"
+    meant = f"v{after} was to be followed" if after else "this was to be the first"
+    return VersionConflictError(f"{found}, and {meant}: somebody was quicker; look at what is there first")
 
 
 def _line(path: Path) -> str | None:

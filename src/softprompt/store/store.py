@@ -49,19 +49,22 @@ class PromptStore:
         """The store's folder."""
         return self._layout.root
 
-    def put(self, prompt: SoftPrompt, name: str, *, tags: Sequence[str] = ()) -> Version:
+    def put(self, prompt: SoftPrompt, name: str, *, tags: Sequence[str] = (), after: int | None = None) -> Version:
         """Keep `prompt` as the next version of `name`; if it is the latest already, that version stays the latest.
 
         Args:
             prompt: what to keep.
             name: 1 to 64 of a-z, 0-9, `.`, `_` and `-`, with a letter or a digit first.
             tags: tags to move to that version.
+            after: the number of what must be the latest version, 0: there must be none; `None`: whichever is. Of
+                several writers who follow the same version, in whatever processes, one succeeds.
 
         Returns:
             The version, which is on disk when this returns.
 
         Raises:
             ConfigError: `name` or a tag cannot be one.
+            VersionConflictError: the latest version is another than `after`.
             StorageError: the disk is full, or the folder may not be written.
         """
         check_name("prompt", name)
@@ -69,7 +72,7 @@ class PromptStore:
             check_tag(tag)
         data = prompt.to_bytes()
         with holding(self._layout.lock):
-            number = self._names.add(name, self._objects.put(data))
+            number = self._names.add(name, self._objects.put(data), after)
             for tag in tags:
                 self._names.set_tag(name, tag, number)
             return self._names.find(name, f"v{number}")

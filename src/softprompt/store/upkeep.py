@@ -54,6 +54,7 @@ def examine(layout: Layout, names: Names, objects: Objects) -> Health:
     digests = list(objects.all())
     problems = [problem for digest in digests for problem in _object_problems(objects, digest)]
     problems += _stray_problems(layout)
+    problems += [problem for stray in names.strays() for problem in _said(check_name, "prompt", stray)]
     versions = 0
     for name in names.folders():
         found, wrong = _name_problems(names, objects, name)
@@ -94,16 +95,13 @@ def _object_problems(objects: Objects, digest: str) -> list[str]:
 
 def _name_problems(names: Names, objects: Objects, name: str) -> tuple[int, list[str]]:
     """How many versions a name has, and what is wrong with them and with its tags."""
-    problems = _said(check_name, "prompt", name)
-    if problems:
-        return 0, problems
     try:
         versions = names.versions(name) if names.alive(name) else ()
         tags = names.tags(name)
     except SoftPromptError as error:
         return 0, [str(error)]
     lost = [version for version in versions if not objects.path(version.digest).is_file()]
-    problems += [f"`{version}` points to the object sha256:{version.digest}, which is gone" for version in lost]
+    problems = [f"`{version}` points to the object sha256:{version.digest}, which is gone" for version in lost]
     numbers = {version.number for version in versions}
     problems += [f"the tag `{name}@{tag}` stands on v{n}, which is gone" for tag, n in tags.items() if n not in numbers]
     return len(versions), problems
