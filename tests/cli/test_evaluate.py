@@ -77,6 +77,39 @@ def test_rows_that_training_divided_are_divided_the_same_way_again(make, csv_of)
     assert len(choose_rows(elsewhere, "all.csv", "test", None).rows) == 60
 
 
+def test_the_column_that_training_learned_is_scored_and_said(call, ok, make):
+    lines = [f"a film {i},{'ab'[i % 2]},{'xy'[i // 2 % 2]}" for i in range(60)]
+    Path("two.csv").write_text("\n".join(["text,label,category", *lines]) + "\n")
+    short = ["--steps", 1, "--batch-size", 4, "--virtual-tokens", 2, "--no-report", "--no-race"]
+    ok("train", "two.csv", "--label", "category", "--save", "cat", *short)
+    assert PromptStore().get("cat").provenance["task"]["label"] == "category"
+    said = call("eval", "cat", "two.csv")
+    assert "`test` of `two.csv`, answers from the column `category`, divided as in the training" in said.stderr
+    Path("new.csv").write_text("text,label,category\na new film,a,x\n")
+    said = call("eval", "cat", "new.csv")
+    assert "all 1 rows of `new.csv`, answers from the column `category`; whether training" in said.stderr
+    Path("other.csv").write_text("text,label\na new film,x\n")
+    said = call("eval", "cat", "other.csv")
+    assert "answers from the column `label`, and the prompt was trained on those of `category`" in said.stderr
+    asked = call("eval", "cat", "two.csv", "--label", "label")
+    assert "line 2: the label `a` is none that the prompt knows (x, y)" in asked.stderr
+
+
+def test_a_split_may_be_called_by_its_short_names_and_no_other(call, kept, mail):
+    Path("mails").mkdir()
+    for name, rows in (("train", 1), ("validation", 3)):
+        Path(f"mails/{name}.csv").write_text("\n".join(MAIL.splitlines()[: rows + 1]) + "\n")
+    result = call("eval", "spam", "mails", "--split", "val", "--json")
+    assert (json.loads(result.stdout)["split"], json.loads(result.stdout)["figures"]["rows"]) == ("validation", 3)
+    assert "unknown split `tset`; did you mean `test`?" in call("eval", "spam", mail, "--split", "tset").stderr
+
+
+def test_a_figure_without_a_single_error_says_how_far_few_rows_can_see(call, kept, make):
+    right = call("run", "spam", "hello there", "--json").stdout
+    Path("one.csv").write_text(f"text,kind\nhello there,{json.loads(right)['spam']}\n")
+    assert "no error in 1 rows: a bootstrap sees no further" in call("eval", "spam", "one.csv").stdout
+
+
 def test_rows_that_stand_in_train_are_counted_and_left_out_once(call, make, home):
     Path("both").mkdir()
     Path("both/train.csv").write_text(MAIL + "more,ham\nyet more,spam\nand more,ham\nat last,spam\n")

@@ -14,6 +14,7 @@ from softprompt.modeling.prompted_model import PromptedModel
 from softprompt.serving import answer_file, streaming
 from softprompt.serving.engine import Engine
 from softprompt.store.store import PromptStore
+from softprompt.tasks.readout import LabelWords
 
 INBOX = 'id,text,note\n1,hello there,a\n2,"win, ""now""\nor never",b\n3,,c\n4,see you at home,d\n5,free,e\n'
 
@@ -287,6 +288,24 @@ def test_every_kind_of_answer_is_printed_and_written(ok, home, make):
     found = json.loads(line)
     assert found["stars"] == pytest.approx(float(row["stars"]), abs=1e-6)
     assert isinstance(found["parts_spans"], list)
+
+
+def test_files_like_those_of_choices_and_tags_that_were_trained_on_are_answered(ok, home, make):
+    from softprompt.tasks.tags import TokenTags
+    from softprompt.tasks.template import Template
+
+    asks = Template("{bos}{soft}Question: {question}\n{choices}\nAnswer:")
+    PromptStore().put(make(template=asks, readout=LabelWords.from_labels(["A", "B"])), "quiz")
+    Path("quiz.csv").write_text("question,A,B,answer\nwhich purrs?,a dog,a cat,B\n")
+    Path("quiz.jsonl").write_text('{"question": "which purrs?", "choices": ["a dog", "a cat"], "answer": 1}\n')
+    rows = [json.loads(ok("run", "quiz", name, "--json")) for name in ("quiz.csv", "quiz.jsonl")]
+    assert [row["choices"] for row in rows] == ["A. a dog\nB. a cat"] * 2
+    assert rows[0]["quiz"] == rows[1]["quiz"]
+    typed = ok("run", "quiz", "--field", "question=which purrs?", "--field", "choices=A. a dog\nB. a cat", "--json")
+    assert json.loads(typed)["quiz"] == rows[0]["quiz"]
+    PromptStore().put(make(readout=TokenTags.from_tags(["B-Q", "O"], column="text")), "parts")
+    Path("parts.jsonl").write_text('{"text": ["good", "film"], "tags": ["B-Q", "O"]}\n')
+    assert json.loads(ok("run", "parts", "parts.jsonl", "--json"))["text"] == "good film"
 
 
 def test_texts_that_were_cut_off_are_counted(call, home, make):

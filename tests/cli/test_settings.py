@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import inspect
+from importlib import import_module
 
 import pytest
 import yaml
+from typer.testing import CliRunner
 
+from softprompt.cli.app import app
+from softprompt.cli.task_flags import TASK
 from softprompt.cli.train import train as verb
 from softprompt.experiments.recipes import load_recipe
 from softprompt.training.config import TrainConfig
@@ -62,6 +66,13 @@ def test_the_verb_has_the_fields_and_nothing_else_of_that_kind():
     assert set(inspect.signature(verb).parameters) == own | set(TrainConfig.model_fields)
 
 
+@pytest.mark.parametrize("name", ["train.train", "sweep.sweep", "study.study", "compare.compare", "tasks.show"])
+def test_every_verb_that_reads_a_task_has_all_flags_of_a_task(name):
+    module, _, function = name.partition(".")
+    verb = getattr(import_module(f"softprompt.cli.{module}"), function)
+    assert {"kind", "bounds", "max_new_tokens"} <= set(TASK) <= set(inspect.signature(verb).parameters)
+
+
 def test_without_flags_the_defaults_stand_and_flags_come_on_top_of_the_file(call, chosen, tmp_path):
     (tmp_path / "s.yaml").write_text("steps: 9\nseed: 4\n")
     call("train", "x.csv")
@@ -75,6 +86,13 @@ def test_help_says_description_and_default(ok):
         assert f"--{name.replace('_', '-')} " in shown
         assert str(field.description)[1:] in shown
     assert "Rows a step. Default: 24." in shown
+
+
+def test_help_cuts_no_flag_on_a_narrow_terminal_and_names_all_choices():
+    shown = CliRunner().invoke(app, ["train", "--help"], env={"COLUMNS": "80", "TERMINAL_WIDTH": "80"}).output
+    assert "…" not in shown
+    assert "--no-checkpoint-layers " in shown
+    assert "text | labels | vocabulary | random | prompt." in " ".join(shown.replace("│", " ").split())
 
 
 @pytest.mark.parametrize(

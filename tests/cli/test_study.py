@@ -75,3 +75,13 @@ def test_settings_that_would_do_nothing_here_have_no_flag(ok):
     for name in ("race", "extend", "ensemble", "budget", "report", "test-rows", "probe-rows", "abstain-accuracy"):
         assert f"--{name}" not in shown
     assert "--steps " in shown
+
+
+def test_what_a_task_is_can_be_said(ok, call):
+    rows = "".join(f"film {i},{'warm|dull' if i % 3 else 'dull'}\n" for i in range(40))
+    Path("moods.csv").write_text(f"text,labels\n{rows}")
+    result = call("study", "length", "moods.csv", "--kind", "multi-label", "--plan", *SHORT)
+    assert "moods: multi-label, 2 labels" in result.stderr
+    assert "to do  gemma-3-270m  virtual tokens 1" in result.stdout
+    result = call("study", "length", "moods.csv", "--kind", "multi-label", "--bounds", "0,5", "--plan", *SHORT)
+    assert "error: `bounds` was given, and the task is multi-label" in result.stderr

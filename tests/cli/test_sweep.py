@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 
 import pytest
@@ -26,6 +27,21 @@ def test_it_prints_a_table_and_settings_that_train_takes(ok, call, folder):
     result = call("train", folder, "--config", "found/best.yaml", "--no-report", "--json")
     assert result.exit_code == 0, result.output
     assert json.loads(result.stdout)["prompt"]["virtual_tokens"] == best["virtual_tokens"]
+
+
+def test_what_it_says_to_type_next_repeats_what_the_task_was(ok, tmp_path, csv_of):
+    rows = tmp_path / "my reviews.csv"
+    rows.write_text(csv_of(40))
+    flags = ["--text", "review", "--label", "sentiment", "--words", "pos=so good", "--template", r"{soft}{review}\nIs"]
+    shown = ok("sweep", rows, "--folder", "found", *flags, *SEARCH, *SHORT, "--backbone", "org/other")
+    line = shown.splitlines()[-1].removeprefix("try: ")
+    words = shlex.split(line)
+    assert words[:5] == ["softprompt", "train", str(rows), "--config", "found/best.yaml"]
+    assert words[5:] == [
+        "--text", "review", "--label", "sentiment", "--template", r"{soft}{review}\nIs", "--words", "pos=so good",
+        "--backbone", "org/other",
+    ]  # fmt: skip
+    assert json.loads(ok(*words[1:], "--no-report", "--json"))["prompt"]["virtual_tokens"] >= 1
 
 
 def test_json_and_a_file_of_the_space(ok, folder, home):

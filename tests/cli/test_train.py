@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 
 import pytest
@@ -65,6 +66,37 @@ def test_columns_template_words_and_shots_reach_the_task(call, folder):
     prompt = SoftPrompt.load("here/prompt.safetensors")
     assert prompt.template.to_json() == {"pattern": "{bos}{soft}{review} It was", "max_tokens": 40}
     assert (prompt.readout.words, prompt.readout.scoring) == ((" awful", " great"), "full")
+
+
+def test_what_it_says_to_type_next_is_what_the_prompt_takes(ok, home):
+    lines = [f"a film {i},part {i % 3},{'xy'[i % 2]}" for i in range(40)]
+    Path("two.csv").write_text("\n".join(["title,body text,label", *lines]) + "\n")
+    both = ["--text", "title", "--text", "body text", "--save", "two", "--backbone", "org/other"]
+    tried = ok("train", "two.csv", *both, *QUIET).splitlines()[-1]
+    assert tried == (
+        "try: softprompt run two --backbone org/other --field 'title=some text' --field 'body text=some text'"
+    )
+    assert "two" in ok(*shlex.split(tried)[2:])
+    asked = [{"question": f"which {i}?", "choices": ["a dog", "a cat"], "answer": i % 2} for i in range(40)]
+    Path("quiz.jsonl").write_text("".join(json.dumps(row) + "\n" for row in asked))
+    tried = ok("train", "quiz.jsonl", "--save", "quiz", *QUIET).partition("try: ")[2]
+    assert tried == "softprompt run quiz --field 'question=some text' --field 'choices=A. one\nB. another'\n"
+    assert "quiz" in ok(*shlex.split(tried)[1:])
+    tried = ok("train", "two.csv", "--text", "title", "--run", "my runs@home", *QUIET).splitlines()[-1]
+    assert tried == "try: softprompt run 'my runs@home/prompt.safetensors' \"some text\""
+
+
+def test_a_template_has_its_line_ends_as_we_print_them(ok, folder):
+    typed = r"{bos}{soft}Review:\t{review}\n\\name:"
+    ok("train", folder, "--template", typed, "--run", "here", *QUIET)
+    prompt = SoftPrompt.load("here/prompt.safetensors")
+    assert prompt.template.pattern == "{bos}{soft}Review:\t{review}\n\\name:"
+
+
+def test_a_text_to_start_from_and_another_start_are_refused(call, folder, home):
+    result = call("train", folder, "--init", "random", "--init-text", "my words", *QUIET)
+    assert result.stderr.startswith("error: init_text is `my words`, but init is `random`, which starts from no text")
+    assert not home.exists()
 
 
 def test_it_starts_from_another_prompt_of_the_store(ok, folder):

@@ -119,6 +119,9 @@ def test_rows_that_stand_in_train_are_warned_of_and_left_out_once():
     assert "Warning: 20 of these rows also stand in train. Without them, on 380 rows:" in str(found)
     everything = report_card(predictor([1], overlap=tuple(range(400))), [], TRAINED)
     assert "Warning: all 400 of these rows also stand in train; no figure here is on unseen rows." in str(everything)
+    assert "Figures are on the 400 test rows as given, all of which also stand in train." in flat(everything)
+    assert "took part in no choice" not in flat(everything)
+    assert "as given; 20 of them also stand in train, the others took part in no choice." in flat(found)
 
 
 def test_no_error_at_all_is_not_taken_for_certainty():
@@ -233,7 +236,8 @@ Better in accuracy than linear probe (+6.0 points, 95 % +1.5 to +10.8); majority
 
 gemma-3-270m · 20 virtual tokens · 150 steps · prompt 0123456789ab
 Rows: train 6,920, validation 872, test 400.
-Figures are on the 400 test rows as given; they took part in no choice.
+Figures are on the 400 test rows as given; 2 of them also stand in train, the others took part in no
+  choice.
 
                 accuracy %       95 %  macro-F1 %       95 %    MCC  log loss    ECE
 soft prompt           91.0  88.0-93.8        91.0  88.0-93.7  0.820     0.317  0.057

@@ -23,6 +23,7 @@ from softprompt.prompts.soft_prompt import SoftPrompt
 from softprompt.serving.answer_file import AnswerFile, Layout, _whole_rows, format_of
 from softprompt.serving.engine import Engine
 from softprompt.serving.streaming import Answered, Asked, answer_stream
+from softprompt.tasks.chat import ChatTemplate
 from softprompt.tasks.free_text import Text
 from softprompt.tasks.readout import LabelWords
 from softprompt.tasks.template import Template
@@ -172,3 +173,17 @@ def test_nothing_is_left_where_nothing_was_written(tmp_path):
     with contextlib.suppress(ZeroDivisionError), AnswerFile(tmp_path / "out.csv", {}).writing():
         raise ZeroDivisionError
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "turns"),
+    [
+        ('[{"role":"user","content":"Hi"}]', '[{"role":"user","content":"Hi"}]'),
+        ("[urgent] call me", '[{"role":"user","content":"[urgent] call me"}]'),
+        ("[1, 2]", '[{"role":"user","content":"[1, 2]"}]'),
+        ("[]", '[{"role":"user","content":"[]"}]'),
+    ],
+)
+def test_only_a_list_of_objects_is_a_conversation(model, text, turns):
+    chat = replace(prompt_for(model), template=ChatTemplate(), readout=Text(4))
+    assert Asked.of("chat", chat, column="text").fields({"text": text}) == {"messages": turns}

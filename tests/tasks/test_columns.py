@@ -4,6 +4,7 @@ import pytest
 
 from softprompt.errors import DataError, TemplateError
 from softprompt.tasks.columns import choose
+from softprompt.tasks.remarks import guesses
 from softprompt.tasks.sources.table import RawData, Table
 from softprompt.tasks.template import Template
 
@@ -32,12 +33,15 @@ def raw(*columns):
 def test_usual_names_are_guessed(columns, texts, label):
     chosen = choose(raw(*columns), None, None, None)
     assert (chosen.texts, chosen.label) == (texts, label)
-    assert chosen.guessed == (len(columns) > len(texts) + 1)
+    assert chosen.guessed == (("text", "label") if len(columns) > len(texts) + 1 else ())
 
 
 def test_what_is_told_is_not_guessed():
     chosen = choose(raw("id", "a", "b", "text", "label"), ["b", "a"], "id", None)
-    assert (chosen.texts, chosen.label, chosen.guessed) == (("b", "a"), "id", False)
+    assert (chosen.texts, chosen.label, chosen.guessed) == (("b", "a"), "id", ())
+    chosen = choose(raw("id", "text", "category"), None, "category", None)
+    assert chosen.guessed == ("text",)
+    assert guesses(chosen) == ["columns by their usual names: text from `text`"]
 
 
 def test_the_fields_of_a_template_are_the_text_columns():

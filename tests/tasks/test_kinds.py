@@ -94,7 +94,7 @@ def test_the_kind_is_told_from_the_columns_and_said(rows, kind, note, pattern):
     assert json.loads(json.dumps(task.summary()))["kind"] == kind
     assert not task.overlap("test")
     assert all(task.rows(split) for split in ("train", "validation", "test"))
-    again = load_split(rows, "test", task.template, task.readout)
+    again = load_split(rows, "test", task.template, task.readout).rows
     assert sorted(map(repr, again)) == sorted(repr(row) for part in task.splits.values() for row in part)
 
 
@@ -358,3 +358,9 @@ def test_a_shuffled_source_is_the_same_kind():
 @pytest.mark.parametrize(("name", "kind"), [("wikiann/en", "tagging"), ("e2e_nlg", "generation")])
 def test_real_folders_load(name, kind):
     assert load_task(os.path.join(DATA, name)).kind == kind
+
+
+def test_names_of_generation_are_seen_in_any_letter_case():
+    rows = [{"Input": f"say {i}", "Output": f"said {i}"} for i in range(30)]
+    assert load_task(rows).kind == "generation"
+    assert load_task([{"Text": row["Input"], "Summary": row["Output"]} for row in rows]).kind == "generation"

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from softprompt.errors import ConfigError, DataError, TemplateError, UnknownNameError
 from softprompt.tasks.load import load_split, load_task
+from softprompt.tasks.sources.resolve import _from_memory
 from softprompt.tasks.template import Template
 
 DATA = os.environ.get("SOFTPROMPT_DATA", "")
@@ -123,7 +124,7 @@ def test_only_the_columns_of_the_template_are_kept():
     source = [{**row, "id": n, "title": "t", "weird": [1]} for n, row in enumerate(rows())]
     task = load_task(source, template="{soft}{title}: {text} ->")
     assert set(task.rows("test")[0].fields) == {"title", "text"}
-    assert said(task, "columns by their usual names: text from `title`, `text`, label from `label`")
+    assert said(task, "columns by their usual names: label from `label`")
 
 
 def test_column_names_with_spaces_work():
@@ -176,9 +177,9 @@ def test_a_bad_row_of_a_file_is_told_its_line(tmp_path):
 def test_rows_for_judging_need_no_train_split(tmp_path):
     (tmp_path / "test.csv").write_text("text,label\na,ham\n")
     template = Template("{soft}{text}:")
-    (row,) = load_split(tmp_path, "test", template, ["ham", "spam"])
+    (row,) = load_split(tmp_path, "test", template, ["ham", "spam"]).rows
     assert (row.fields, row.label) == ({"text": "a"}, "ham")
-    assert len(load_split(rows(7), "test", template, ["ham", "spam"])) == 7
+    assert len(load_split(rows(7), "test", template, ["ham", "spam"]).rows) == 7
     with pytest.raises(UnknownNameError, match="unknown split `validation`; known: test"):
         load_split(tmp_path, "validation", template, ["ham", "spam"])
     with pytest.raises(DataError, match=r"test.csv`, line 2: the label `ham` is none that the prompt knows \(x, y\)"):
@@ -201,3 +202,44 @@ def test_a_carved_split_shares_no_text_with_a_given_one():
     seen = {row.key for row in task.rows("validation")}
     assert not seen & {row.key for row in task.rows("test")}
     assert len(task.rows("train")) + len(task.rows("test")) == 80
+
+
+@pytest.mark.parametrize(
+    ("kind", "given", "message"),
+    [
+        ("classification", {"bounds": (0.0, 1.0)}, "`bounds` was given, .* task is classification, .* regression;"),
+        ("classification", {"max_new_tokens": 3}, "`max_new_tokens` was given, .* generation, extraction, chat;"),
+        ("generation", {"words": {"ham": "fine"}}, "`words` was given, and the task is generation"),
+        ("generation", {"scoring": "full"}, "`scoring` was given, and the task is generation"),
+        ("multi-label", {"scoring": "full"}, "`scoring` was given, and the task is multi-label"),
+    ],
+)
+def test_what_a_kind_of_task_has_no_use_for_is_refused(kind, given, message):
+    with pytest.raises(ConfigError, match=message):
+        load_task(rows(), kind=kind, text="text", label="label", **given)
+
+
+def test_the_answers_column_is_kept(tmp_path):
+    assert load_task([{**row, "category": row["label"]} for row in rows()], label="category").column == "category"
+
+
+def test_a_data_frame_is_rows_alone_or_by_split():
+    pandas = pytest.importorskip("pandas", reason="a data frame needs pandas")
+    frame = pandas.DataFrame([*rows(), {"text": None, "label": "ham"}])
+    assert load_task(frame).data_hash == load_task([*rows(), {"text": None, "label": "ham"}]).data_hash
+    parts = {"train": frame, "test": pandas.DataFrame(rows(8, start=100))}
+    assert load_task(parts).splits["test"][0].fields == {"text": "message 100"}
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        (["a film"], r"`the rows`, row 1 is str \('a film'\); give one mapping a row, as {\"text\""),
+        ({"train": ["a"]}, r"`train`, row 1 is str \('a'\)"),
+        ({"text": ["a"], "label": ["b"]}, r"a mapping with `text`, `label`, which are columns; give one mapping a row"),
+        (3, "`the rows` is int, which holds no rows"),
+    ],
+)
+def test_what_is_no_rows_is_told_how_to_write_them(source, message):
+    with pytest.raises(DataError, match=message):
+        _from_memory(source)

@@ -80,3 +80,17 @@ def test_json_lines_keep_types_and_skip_blank_lines():
 def test_a_broken_file_is_told_its_line(form, data, message):
     with pytest.raises(DataError, match=message):
         read(data, form)
+
+
+def test_a_separator_inside_quotes_or_said_in_front():
+    assert read(b'"text, long";label\na;b\n') == [(2, {"text, long": "a", "label": "b"})]
+    assert read(b'sep=;\r\ntext;label\r\n"a, b";x\r\n') == [(3, {"text": "a, b", "label": "x"})]
+    with pytest.raises(DataError, match="line 4 has 1 cells"):
+        read(b"sep=|\ntext|label\na|b\nc\n")
+
+
+def test_blank_rows_that_a_sheet_ends_in_are_left_out_and_said(capsys):
+    data = b"text,label\na,x\n,\nb,y\n,\n,,,\n"
+    assert [values["text"] for _, values in read(data)] == ["a", "", "b"]
+    assert "`a.csv` ends in 2 row(s) without a word, from line 5; they are left out" in capsys.readouterr().err
+    assert [values["text"] for _, values in read(b"text\tlabel\na\tx\n\t\n", "tsv")] == ["a"]

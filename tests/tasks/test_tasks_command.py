@@ -30,6 +30,16 @@ def test_show_prints_the_task_as_text_and_as_json(tmp_path):
     assert summary["splits"]["train"]["labels"] == {"a": 4, "b": 4}
 
 
+def test_show_takes_all_that_says_what_a_task_is(tmp_path):
+    path = tmp_path / "mail.csv"
+    path.write_text("text,labels\n" + "".join(f"row {n},{'a|b' if n % 2 else 'a|c'}\n" for n in range(40)))
+    assert "note: most labels hold `|`, as `a|" in run("show", path).output
+    shown = run("show", path, "--kind", "multi-label", "--words", "a=first").output
+    assert "mail: multi-label, 3 labels" in shown
+    assert "hold `|`" not in shown
+    assert '" first?"' in shown
+
+
 def test_an_error_is_the_librarys():
     assert isinstance(run("show", "./nothing.csv").exception, DataError)
 

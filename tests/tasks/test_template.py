@@ -4,8 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from softprompt.errors import TemplateError, UnknownNameError
-from softprompt.tasks.template import Bos, Field, Literal, Mask, Sep, Soft, Template, _levelled
+from softprompt.errors import DataError, TemplateError, UnknownNameError
+from softprompt.tasks import template
+from softprompt.tasks.template import Bos, Field, Literal, Mask, Sep, Soft, Template, _levelled, text_in
 from softprompt.testing.tiny import tiny_tokenizer
 
 TOKENIZER = tiny_tokenizer()
@@ -212,3 +213,22 @@ def test_the_patterns_of_old_read_as_they_did():
     """A tokenizer with a beginning-of-sequence token is given that one, whatever else it has."""
     assert Template("{bos}{text}").tokenize(ROBERTA, 0).prefix == (ROBERTA.bos_token_id,)
     assert Template("{bos}{text}").tokenize(TOKENIZER, 0).row({"text": "good"}).masks == ()
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ("a text", r"a row is str \('a text'\), and a row is a mapping from column to text; give it as {'text': ...}"),
+        (None, "a row is NoneType"),
+        ({"text": None}, "the row holds None in `text`, which is not text"),
+        ({"text": 3}, "the row holds 3 in `text`"),
+    ],
+)
+def test_a_row_that_is_no_mapping_to_text_is_said(row, message):
+    with pytest.raises(DataError, match=message):
+        text_in(row, "text")
+
+
+def test_every_field_is_read_by_that(monkeypatch):
+    monkeypatch.setattr(template, "text_in", lambda row, field: "seen")
+    assert Template("{text}").tokenize(TOKENIZER, 0).row({"text": "x"}).ids == tuple(tokens("seen"))

@@ -108,10 +108,19 @@ def test_a_bank_that_cannot_be_trained_leaves_a_finished_one_as_it_is(backbone, 
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
-def test_a_race_that_cannot_come_down_to_one_is_not_held(backbone, tmp_path):
+def test_a_race_that_cannot_come_down_to_one_is_not_held_and_that_is_said(backbone, tmp_path, capsys):
     task = load_task({"train": toy_rows(24), "validation": toy_rows(220, 1), "test": toy_rows(4, 2)}, name="short")
     result = train(backbone, task, run=tmp_path, **{**FAST, "steps": 1})
     assert (result.prompt.provenance["race"], result.fit.steps) == ([], 1)
+    assert "no race: 1 steps are too few to choose among " in capsys.readouterr().err
+    train(backbone, task, run=tmp_path, race=False, **{**FAST, "steps": 1})
+    assert "no race" not in capsys.readouterr().err
+
+
+def test_rows_that_are_too_few_for_a_race_are_said_once(backbone, tmp_path, capsys):
+    train(backbone, load_task(toy_rows(40), name="few"), run=tmp_path, **{**FAST, "report": True, "steps": 4})
+    said = capsys.readouterr().err
+    assert said.count("no race: 40 rows are fewer than the 500 that candidates can be told apart by") == 1
 
 
 def test_a_temperature_is_fitted_on_so_many_rows_at_most(backbone, task, tmp_path, monkeypatch):

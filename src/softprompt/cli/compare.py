@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
-from pydantic import BaseModel
 
 from softprompt.cli.opening import AS_JSON, DEFAULT_BACKBONE, DEVICE, DTYPE
 from softprompt.cli.output import print_json
-from softprompt.cli.settings import with_settings
+from softprompt.cli.settings import NoSettings, with_settings
 from softprompt.cli.task_flags import TASK, load_options
 from softprompt.errors import ConfigError, MissingExtraError
 from softprompt.progress import say
@@ -22,11 +21,7 @@ if TYPE_CHECKING:
 SOURCES = typer.Argument(None, help="A packaged data set, a file or a folder with split files; each is a task.")
 
 
-class _NoSettings(BaseModel):
-    """A comparison takes no settings of a training: every method has its own."""
-
-
-@with_settings(_NoSettings, TASK)
+@with_settings(NoSettings, TASK)
 def compare(
     sources: list[str] | None = SOURCES,
     methods: str | None = typer.Option(

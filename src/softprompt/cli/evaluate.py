@@ -47,8 +47,8 @@ class Chosen(NamedTuple):
 def evaluate(
     name: str = typer.Argument(help=PROMPT),
     source: str = typer.Argument(help="Labelled rows: a packaged data set, a file, a folder of split files, a hub id."),
-    split: str = typer.Option("test", help="Which split: train, validation or test."),
-    label: str | None = typer.Option(None, help="Label column. Default: guessed."),
+    split: str = typer.Option("test", help="Which split: train, validation (or val, dev) or test."),
+    label: str | None = typer.Option(None, help="Label column. Default: the one that training learned, else guessed."),
     backbone: str | None = BACKBONE,
     device: str | None = DEVICE,
     dtype: str | None = DTYPE,
@@ -59,6 +59,9 @@ def evaluate(
 
     Example: softprompt eval sentiment reviews --split test --json
     """
+    from softprompt.tasks.sources.table import split_named
+
+    split = split_named(split)
     opened = open_prompt(name)
     chosen = choose_rows(opened.prompt, source, split, label)
     say(chosen.origin)
@@ -93,18 +96,25 @@ def choose_rows(prompt: SoftPrompt, source: str, split: str, label: str | None) 
         # files of before the division's own seed was kept have the prompt's, which it was then
         drawn, shots = trained_on.get("seed", seed), trained_on.get("shots")
         with suppress(SoftPromptError):  # not the rows of the training: `load_split` says what is wrong, if anything
-            task = load_task(source, kind=kind, label=label, template=pattern, seed=drawn or 0, shots=shots)
+            named = label or trained_on.get("label") or None
+            task = load_task(source, kind=kind, label=named, template=pattern, seed=drawn or 0, shots=shots)
             if task.data_hash == trained_on.get("data") and split in task.splits:
                 return _known_rows(prompt, task, source, split)
-    rows = load_split(source, split, prompt.template, prompt.readout, label=label)
+    usual = trained_on.get("label") if isinstance(trained_on, dict) else None
+    rows, column = load_split(source, split, prompt.template, prompt.readout, label=label, usual=usual)
+    said = f"answers from the column `{column}`"
+    if usual and column != usual:
+        said += f", and the prompt was trained on those of `{usual}`"
     if _is_undivided(source):
-        return Chosen(rows, (), f"all {len(rows):,} rows of `{source}`; whether training saw some of them is not known")
-    return Chosen(rows, (), f"the {len(rows):,} rows of `{split}` of `{source}`")
+        origin = f"all {len(rows):,} rows of `{source}`, {said}; whether training saw some of them is not known"
+        return Chosen(rows, (), origin)
+    return Chosen(rows, (), f"the {len(rows):,} rows of `{split}` of `{source}`, {said}")
 
 
 def _known_rows(prompt: SoftPrompt, task: Task, source: str, split: str) -> Chosen:
     """The rows of a split that training divided, and which of them the prompt has learned from."""
-    rows, origin = task.splits[split], f"`{split}` of `{source}`, divided as in the training of this prompt"
+    rows, answers = task.splits[split], f"answers from the column `{task.column}`"
+    origin = f"`{split}` of `{source}`, {answers}, divided as in the training of this prompt"
     fitted = prompt.provenance.get("fitted on")
     if split == "train" or fitted == "all rows" or (fitted == "all rows but validation" and split != "validation"):
         return Chosen(rows, tuple(range(len(rows))), f"{origin}; the prompt has learned from these rows")
@@ -138,6 +148,7 @@ def as_text(scored: Judged) -> str:
     blocks = [
         [f"{figures.rows:,} rows in {scored.seconds:.1f} s"],
         sections.results(figures, []),
+        sections.remarks(figures, [], None),
         sections.without_overlap(len(scored.overlap), apart.figures() if apart else None, []),
         sections.unmeasured(figures),
         sections.calibration(figures, None),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, get_args
 
+from softprompt.cli.task_flags import pattern
 from softprompt.errors import ConfigError
 from softprompt.registry import unknown_name
 
@@ -95,7 +96,7 @@ def _pattern(given: Foreign, backbone: Backbone) -> str:
     from softprompt.tasks.template import Template
 
     if given.template:
-        return given.template
+        return pattern(given.template)
     usual = Template.default(given.text or ["text"], "label", kind=backbone.kind).pattern
     return "{soft}" + usual.replace("{soft}", "")
 

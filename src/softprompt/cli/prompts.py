@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 app = typer.Typer(help="Keep, look at, compare, tag, ship and tidy prompts.", no_args_is_help=True)
 
 _REFERENCE = "A name, name@v3, name@tag or sha256:… of the store."
+_LINE = 80
+"""Signs of an evaluation of somebody else's that are shown."""
 _JSON = typer.Option(False, "--json", help="Print JSON.")
 
 
@@ -43,7 +45,7 @@ def list_(
 
 @app.command()
 def show(reference: str = typer.Argument(help=_REFERENCE), as_json: bool = _JSON) -> None:
-    """Show all that a prompt says of itself, and the evaluations kept beside it.
+    """Show all that a prompt says of itself, and a line of each evaluation kept beside it; `--json` has all of them.
 
     Example: softprompt prompts show sentiment@v2 --json
     """
@@ -53,8 +55,22 @@ def show(reference: str = typer.Argument(help=_REFERENCE), as_json: bool = _JSON
     if as_json:
         _json(told)
         return
+    evaluations = told.pop("evaluations")
     for key, value in told.items():
         print(f"{key:<13} {value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)}")
+    for name, found in evaluations.items():
+        print(f"{'evaluation':<13} {name}: {_in_a_line(found)}")
+
+
+def _in_a_line(found: Mapping[str, Any]) -> str:
+    """What an evaluation found, in a line; what has no figures as ours, its first words."""
+    figures = found.get("figures")
+    if not isinstance(figures, dict):
+        text = json.dumps(found, ensure_ascii=False)
+        return text if len(text) <= _LINE else f"{text[:_LINE]}…"
+    measures = figures.get("measures") or [{"name": "accuracy", "value": figures.get("accuracy")}]
+    said = (f"{each['name']} {each['value']:.3f}" for each in measures if each.get("value") is not None)
+    return ", ".join([f"{figures.get('rows', 0):,} rows", *said])
 
 
 @app.command()

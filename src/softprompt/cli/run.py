@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -62,7 +62,7 @@ class Source(NamedTuple):
 def run(
     names: str = typer.Argument(help="One prompt, or several with commas: names of the store, or prompt files."),
     inputs: list[str] | None = typer.Argument(
-        None, metavar="TEXT|FILE|-", help="Texts, a .csv, .tsv, .jsonl or text file (a row a line), or - (stdin)."
+        None, metavar="TEXT|FILE|-", help="Texts, a .csv, .tsv, .jsonl, .parquet or text file (a row a line), or -."
     ),
     out: Path | None = typer.Option(None, "--out", "-o", help="Write a .csv or .jsonl file; a killed run goes on."),
     form: str | None = typer.Option(None, "--format", help="What the input is: csv, tsv, jsonl or lines."),
@@ -189,7 +189,13 @@ def read(source: Source, asked: Sequence[Asked]) -> Iterator[Row]:
     if source.path is None:
         return iter([{LINE: each} for each in source.texts] or [{}])
     columns = list(dict.fromkeys(column for each in asked for column in each.columns.values()))
-    return read_rows(source.path, columns, form=source.form)
+
+    def shown(row: Mapping[str, Any], where: str) -> Mapping[str, Any]:
+        for each in asked:
+            row = each.shown(row, where)
+        return row
+
+    return read_rows(source.path, columns, form=source.form, shown=shown)
 
 
 def _is_file(text: str) -> bool:
@@ -202,9 +208,9 @@ def _is_file(text: str) -> bool:
 
 
 def _formats() -> Sequence[str]:
-    from softprompt.tasks.sources.records import TEXT_FORMATS
+    from softprompt.tasks.sources.files import FILE_FORMATS
 
-    return list(TEXT_FORMATS)
+    return list(FILE_FORMATS)
 
 
 def _peek(rows: Iterator[Row], source: Source) -> tuple[Row, Iterator[Row]]:

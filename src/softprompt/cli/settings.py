@@ -24,6 +24,10 @@ NOT_OF_EXPERIMENTS = (
 PANEL = "Settings: flag = line of the YAML file = Python argument"
 
 
+class NoSettings(BaseModel):
+    """No settings at all, for a verb that only reads a task, or whose methods have settings of their own."""
+
+
 def with_settings(
     model: type[BaseModel], shared: Flags | None = None, *, without: Collection[str] = ()
 ) -> Callable[[F], F]:
@@ -55,6 +59,7 @@ def with_settings(
 
 def _parameter(name: str, field: FieldInfo) -> inspect.Parameter:
     kind: Any = field.annotation
+    given = _without_none(kind)
     pairs = typing.get_origin(kind) is dict
     flag = "--" + name.replace("_", "-")
     flags = f"{flag}/--no-{flag.removeprefix('--')}" if kind in (bool, bool | None) else flag
@@ -64,9 +69,18 @@ def _parameter(name: str, field: FieldInfo) -> inspect.Parameter:
         help=_sentence(field),
         show_default=False,
         rich_help_panel=PANEL,
-        metavar="NAME=VALUE" if pairs else None,
+        metavar="K=V" if pairs else _METAVARS.get(given, "STR"),  # longer ones would cut the flags' names
     )
     return _keyword(name, list[str] | None if pairs else kind | None, option)
+
+
+_METAVARS = {bool: " ", int: "N", float: "X"}
+
+
+def _without_none(kind: Any) -> Any:
+    """The type of a setting that may be left out, as `int` of `int | None`."""
+    given = [each for each in typing.get_args(kind) if each is not type(None)]
+    return given[0] if len(given) == 1 and type(None) in typing.get_args(kind) else kind
 
 
 def _keyword(name: str, annotation: Any, option: Any) -> inspect.Parameter:
@@ -75,5 +89,8 @@ def _keyword(name: str, annotation: Any, option: Any) -> inspect.Parameter:
 
 def _sentence(field: FieldInfo) -> str:
     text = field.description or ""
+    names = typing.get_args(_without_none(field.annotation))
+    if names and all(isinstance(name, str) for name in names):
+        text += f": {' | '.join(names)}"
     default = "" if field.default in (None, {}) else f" Default: {str(field.default).lower()}."
     return f"{text[:1].upper()}{text[1:]}.{default}"

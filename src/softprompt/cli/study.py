@@ -18,7 +18,7 @@ from softprompt.training.config import TrainConfig
 
 @with_settings(TrainConfig, TASK, without=(*NOT_OF_EXPERIMENTS, "budget"))
 def study(
-    kind: str = typer.Argument(help="What varies: length, init, placement, size, seeds or rate."),
+    what: str = typer.Argument(help="What varies: length, init, placement, size, seeds or rate."),
     source: str = SOURCE,
     values: str | None = typer.Option(None, help="Its values, with commas: 1,5,20,100. Default: those of the paper."),
     seeds: str = typer.Option("0,1,2", help="Seeds of each value, with commas."),
@@ -51,9 +51,9 @@ def study(
     from softprompt.experiments.sweep_space import values_of
 
     asked = Study.of(
-        kind, backbone, task, values=values_of(values) if values else None, seeds=values_of(seeds), config=fixed,
+        what, backbone, task, values=values_of(values) if values else None, seeds=values_of(seeds), config=fixed,
         split=split, rows=rows, folder=folder, load=partial(load_backbone, device=device, dtype=dtype),
-        beside=beside if kind == "size" and not prompts_only else (),
+        beside=beside if what == "size" and not prompts_only else (),
     )  # fmt: skip
     if plan:
         print_json(asked.plan().to_json()) if as_json else print(asked.plan())

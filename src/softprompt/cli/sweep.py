@@ -10,7 +10,7 @@ import typer
 from softprompt.cli.opening import AS_JSON, DEFAULT_BACKBONE, DEVICE, DTYPE, open_prompt
 from softprompt.cli.output import print_json
 from softprompt.cli.settings import NOT_OF_EXPERIMENTS, with_settings
-from softprompt.cli.task_flags import CONFIG, SOURCE, TASK, open_task, told_apart
+from softprompt.cli.task_flags import CONFIG, SOURCE, TASK, again, command, open_task, told_apart
 from softprompt.progress import say
 from softprompt.training.config import TrainConfig
 
@@ -62,4 +62,4 @@ def sweep(
         print_json({**found.to_json(), "folder": str(found.folder)})
         return
     print(f"{found}\n\nbest settings: {found.best_file}" + (f"; picture: {found.picture}" if found.picture else ""))
-    print(f"try: softprompt train {source} --config {found.best_file}")
+    print(f"try: {command('softprompt', 'train', source, '--config', found.best_file, *again(asked, backbone))}")

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import typer
+
+from softprompt.cli.opening import AS_JSON
+from softprompt.cli.settings import NoSettings, with_settings
+from softprompt.cli.task_flags import SOURCE, TASK, load_options
 
 app = typer.Typer(help="Data sets and files as tasks.", no_args_is_help=True)
 
@@ -21,14 +26,12 @@ def list_() -> None:
 
 
 @app.command()
+@with_settings(NoSettings, TASK)
 def show(
-    source: str = typer.Argument(help="A packaged data set, a file, a folder with split files, or a hub id."),
-    text: list[str] | None = typer.Option(None, help="Text column; repeat for several. Default: guessed."),
-    label: str | None = typer.Option(None, help="Label column. Default: guessed."),
-    template: str | None = typer.Option(None, help="Pattern of a row, as '{bos}{soft}Text: {text} Label:'."),
-    shots: int | None = typer.Option(None, help="Train on this many texts of each label."),
+    source: str = SOURCE,
     seed: int = typer.Option(0, help="Decides every draw."),
-    as_json: bool = typer.Option(False, "--json", help="Print JSON."),
+    as_json: bool = AS_JSON,
+    **flags: Any,
 ) -> None:
     """Show a source as a task: splits, labels, template, and what there is to know about its rows.
 
@@ -36,5 +39,5 @@ def show(
     """
     from softprompt.tasks.load import load_task
 
-    task = load_task(source, text=text or None, label=label, template=template, shots=shots, seed=seed)
+    task = load_task(source, **load_options(flags), seed=seed)
     print(json.dumps(task.summary(), ensure_ascii=False, indent=2) if as_json else task.describe())

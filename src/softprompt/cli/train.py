@@ -11,15 +11,10 @@ import typer
 from softprompt.cli.opening import AS_JSON, DEFAULT_BACKBONE, DEVICE, DTYPE, check_output, open_prompt
 from softprompt.cli.output import print_json, size_of
 from softprompt.cli.settings import with_settings
-from softprompt.cli.task_flags import SOURCE, TASK, open_task, told_apart
+from softprompt.cli.task_flags import SOURCE, TASK, command, open_task, told_apart
 from softprompt.errors import ConfigError
 from softprompt.progress import say, speaks
 from softprompt.training.config import TrainConfig
-
-KIND = (
-    "What the answers are: classification, multi-label, choice, regression, generation, extraction, tagging or chat. "
-    "Default: told from the columns."
-)
 
 if TYPE_CHECKING:
     from softprompt.prompts.soft_prompt import SoftPrompt
@@ -29,9 +24,6 @@ if TYPE_CHECKING:
 @with_settings(TrainConfig, TASK)
 def train(
     source: str = SOURCE,
-    kind: str | None = typer.Option(None, help=KIND),
-    bounds: str | None = typer.Option(None, metavar="LOW,HIGH", help="Regression: what numbers lie between."),
-    max_new_tokens: int | None = typer.Option(None, help="Text: tokens of an answer at most."),
     backbone: str = typer.Option(DEFAULT_BACKBONE, help="A packaged name, hub id, folder or .gguf file."),
     device: str | None = DEVICE,
     dtype: str | None = DTYPE,
@@ -55,7 +47,7 @@ def train(
     chosen = _settings(config, recipe, settings)
     start = _start(chosen)
     _check_places(save, out, chosen.ensemble)
-    task = open_task(source, named, kind=kind, bounds=_bounds(bounds), max_new_tokens=max_new_tokens, seed=chosen.seed)
+    task = open_task(source, named, seed=chosen.seed)
     from softprompt.backbones.backbone import load_backbone
     from softprompt.training.train import train as learn
 
@@ -68,18 +60,7 @@ def train(
         say("training has stopped and its last step is safe: the same command with --resume goes on from there")
         raise
     if speaks():
-        _show(result, _keep(result, save, out), as_json=as_json)
-
-
-def _bounds(text: str | None) -> tuple[float, float] | None:
-    """Read two numbers with a comma between them."""
-    if text is None:
-        return None
-    try:
-        low, high = (float(part) for part in text.split(","))
-    except ValueError as error:
-        raise ConfigError(f"--bounds is `{text}`; write two numbers with a comma between them, as 0,5") from error
-    return low, high
+        _show(result, _keep(result, save, out), backbone, as_json=as_json)
 
 
 def _settings(
@@ -100,7 +81,16 @@ def _settings(
 
 
 def _start(config: TrainConfig) -> SoftPrompt | None:
-    """The prompt that training starts from, where the settings name one."""
+    """The prompt that training starts from, where the settings name one.
+
+    Raises:
+        ConfigError: a prompt or a text to start from, and another `init`, which would start elsewhere.
+    """
+    if config.init_text is not None and config.init not in (None, "text"):
+        raise ConfigError(
+            f"init_text is `{config.init_text}`, but init is `{config.init}`, which starts from no text; "
+            "leave out one of them"
+        )
     if config.init_prompt is None:
         return None
     if config.init != "prompt":
@@ -172,7 +162,7 @@ def store(result: TrainResult, name: str) -> str:
     return str(version)
 
 
-def _show(result: TrainResult, kept: Mapping[str, str], *, as_json: bool) -> None:
+def _show(result: TrainResult, kept: Mapping[str, str], backbone: str, *, as_json: bool) -> None:
     size = len(result.prompt.to_bytes())
     if as_json:
         about = {"digest": result.prompt.digest, "bytes": size, "virtual_tokens": result.prompt.length}
@@ -183,9 +173,26 @@ def _show(result: TrainResult, kept: Mapping[str, str], *, as_json: bool) -> Non
         print(f"{result.report}\n")
     place = kept.get("store") or kept.get("file") or kept["run"]
     print(f"kept as {place}: {result.prompt.length} virtual tokens, {size_of(size)}; measurements in {result.run}")
-    first = kept.get("store", place).partition("@")[0]
-    others = [kept.get(f"store {n}", kept[f"run {n}"]).partition("@")[0] for n in range(2, len(result.members) + 1)]
+    first = _called(kept, "store", place)
+    others = [_called(kept, f"store {n}", kept[f"run {n}"]) for n in range(2, len(result.members) + 1)]
     if others:
         print(f"its other members: {', '.join(others)}")
-    names = ",".join([first, *others])
-    print(f'try: softprompt run {names}{" --ensemble mean" if others else ""} "some text"')
+    how = ["--ensemble", "mean"] if others else []
+    how += [] if backbone == DEFAULT_BACKBONE else ["--backbone", backbone]
+    print(f"try: {command('softprompt', 'run', ','.join([first, *others]), *how)} {_some_row(result.prompt)}")
+
+
+def _called(kept: Mapping[str, str], place: str, file: str) -> str:
+    """What `run` knows a prompt by: its name in the store, without the version, else its file."""
+    return kept[place].partition("@")[0] if place in kept else file
+
+
+def _some_row(prompt: SoftPrompt) -> str:
+    """An input that the prompt takes, as words of a command: a text, or a value for each of its fields."""
+    from softprompt.tasks.readers.choices import COLUMN
+
+    fields = prompt.template.fields
+    if len(fields) == 1:
+        return '"some text"'
+    values = {field: "A. one\nB. another" if field == COLUMN else "some text" for field in fields}
+    return command(*(word for field in fields for word in ("--field", f"{field}={values[field]}")))

@@ -100,7 +100,7 @@ class ReportCard(Record):
         title = sections.WITH_ROWS if self.trained.learned_rows else sections.OURS
         blocks = [
             sections.words(self.trained.task, self.verdict),
-            sections.identity(self.trained, self.figures.rows),
+            sections.identity(self.trained, self.figures.rows, self.overlap),
             sections.results(self.figures, self.rivals, self.variants, title),
             sections.without_overlap(self.overlap, self.without_overlap, self.rivals, title),
             sections.remarks(self.figures, self.rivals, self.validation, self.variants),

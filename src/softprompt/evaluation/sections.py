@@ -23,7 +23,7 @@ def words(task: str, sentences: Sequence[str]) -> list[str]:
     return [line for sentence in (f"{task}: {first}", *others) for line in wrapped(sentence)]
 
 
-def identity(trained: Trained, rows: int) -> list[str]:
+def identity(trained: Trained, rows: int, overlap: int = 0) -> list[str]:
     """What was trained on what, and where the rows of the figures come from."""
     what = [f"{trained.length} virtual tokens", f"{trained.steps:,} steps"]
     what = [trained.backbone, *what] if trained.backbone else what
@@ -33,13 +33,18 @@ def identity(trained: Trained, rows: int) -> list[str]:
     return [
         *wrapped(" · ".join(what)),
         *(wrapped(f"Rows: {sizes}.") if sizes else []),
-        *wrapped(_origin(trained, rows)),
+        *wrapped(_origin(trained, rows, overlap)),
     ]
 
 
-def _origin(trained: Trained, rows: int) -> str:
+def _origin(trained: Trained, rows: int, overlap: int) -> str:
     if trained.cross_fitted:
         return f"Cross-fitted: each of the {rows:,} rows was scored by a prompt that was trained without it."
+    if trained.test_given and overlap:
+        found = f"Figures are on the {rows:,} test rows as given"
+        if overlap == rows:
+            return f"{found}, all of which also stand in train."
+        return f"{found}; {overlap:,} of them also stand in train, the others took part in no choice."
     if trained.test_given:
         return f"Figures are on the {rows:,} test rows as given; they took part in no choice."
     return f"No test split was given: figures are on a held-out fifth, {rows:,} rows that took part in no choice."

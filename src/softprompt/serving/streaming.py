@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from softprompt.errors import ConfigError, DataError
 from softprompt.modeling.answers import Answer
@@ -16,6 +17,7 @@ from softprompt.prompts.soft_prompt import SoftPrompt
 from softprompt.serving.asking import Ask
 from softprompt.serving.engine import Engine
 from softprompt.tasks.chat import ChatTemplate
+from softprompt.tasks.kinds import as_shown
 from softprompt.tasks.messages import Message, as_json
 
 CHUNK = 256
@@ -69,6 +71,18 @@ class Asked:
             )
         return cls(name, prompt, {varying[0]: column}, fixed)
 
+    def shown(self, row: Mapping[str, Any], where: str) -> Mapping[str, Any]:
+        """Return a row of a file with its conversation, choices or list of words as the text that is asked with.
+
+        Args:
+            row: the row, its values as the file has them.
+            where: the row, for messages.
+
+        Raises:
+            DataError: what stands there cannot be read so.
+        """
+        return as_shown(row, self.prompt.readout, self.prompt.template, self.columns, where)
+
     def fields(self, row: Mapping[str, str]) -> dict[str, str]:
         """Return what the template asks for, out of a row; plain text for a conversation is its first user turn.
 
@@ -88,8 +102,13 @@ class Asked:
 
 
 def _conversation(text: str) -> str:
-    """A conversation as JSON; other text as the one turn of a user."""
-    return text if text.lstrip().startswith("[") else as_json([Message("user", text)])
+    """A conversation as JSON, which is a list of objects; any other text, `[1] says so` too, is a user's one turn."""
+    try:
+        found = json.loads(text) if text.lstrip().startswith("[") else None
+    except (ValueError, RecursionError):
+        found = None
+    listed = isinstance(found, list) and bool(found) and all(isinstance(turn, dict) for turn in found)
+    return text if listed else as_json([Message("user", text)])
 
 
 class Answered(NamedTuple):

@@ -60,12 +60,12 @@ class Columns:
     Args:
         texts: those that a template shows, in order.
         label: the one with the answer.
-        guessed: whether any of them was guessed where there were others to choose.
+        guessed: which of `text` and `label` were guessed where there were others to choose.
     """
 
     texts: tuple[str, ...]
     label: str
-    guessed: bool
+    guessed: tuple[str, ...]
 
 
 def choose(
@@ -96,12 +96,12 @@ def choose(
         raise DataError(f"`text` names no column; name at least one of {_listed(first.columns)}")
     settled_label = label or _guess_label(first, asked, names)
     texts = asked or _guess_texts(first, settled_label, names)
-    guessed = label is None or asked is None
+    guessed = (*(["text"] if asked is None else []), *(["label"] if label is None else []))
     for table in raw.tables.values():
         for name in (*texts, settled_label):
             _require(table, name)
     _refuse_odd(texts, settled_label, template)
-    return Columns(texts, settled_label, guessed=guessed and len(first.columns) > len(texts) + 1)
+    return Columns(texts, settled_label, guessed if len(first.columns) > len(texts) + 1 else ())
 
 
 def _fields_of(template: Template, asked: tuple[str, ...] | None, table: Table) -> tuple[str, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -72,6 +72,36 @@ def kind_of(readout: Readout, template: Template) -> str:
     return found.get(readout.kind, "classification")
 
 
+def as_shown(
+    row: Mapping[str, Any], readout: Readout, template: Template, columns: Mapping[str, str], where: str
+) -> Mapping[str, Any]:
+    """Return a row to be answered with its conversation, choices or list of words as the text that a prompt learned.
+
+    Args:
+        row: the row, its values as the source has them.
+        readout: the prompt's.
+        template: the prompt's.
+        columns: the row's column for each field of the template; without one a field is the same for all rows.
+        where: the row, for messages.
+
+    Raises:
+        DataError: what stands there cannot be read so.
+    """
+    kind = kind_of(readout, template)
+    field = {"choice": choices.COLUMN, "tagging": getattr(readout, "column", "")}.get(kind, template.fields[0])
+    if kind not in _SHOWN or field not in columns:
+        return row
+    return _SHOWN[kind](row, columns[field], where)
+
+
+_SHOWN: dict[str, Callable[[Mapping[str, Any], str, str], Mapping[str, Any]]] = {
+    "chat": conversations.shown,
+    "choice": choices.shown,
+    "tagging": tagged.shown,
+}
+"""What writes the one field of a row that no column of text holds, by the kind of task."""
+
+
 def features_of(readout: Readout, template: Template) -> frozenset[str]:
     """Return the features that a prompt file with these requires: none for label words and a pattern of plain slots.
 
@@ -132,7 +162,7 @@ def _generation(table: Table, raw: RawData, asked: Asked) -> str | None:
     target = asked.label or usual((*TARGETS, "references"), table.columns)
     if target is None or (asked.template is None and asked.text is None and not usual(_inputs(target), table.columns)):
         return None
-    if target not in (*TARGETS, *_ALWAYS_TEXT) and not texts.references_column(table):
+    if target.lower() not in (*TARGETS, *_ALWAYS_TEXT) and not texts.references_column(table):
         return None
     values = [row.get(target) for row in table.rows]
     different = len({str(value) for value in values})
@@ -142,7 +172,7 @@ def _generation(table: Table, raw: RawData, asked: Asked) -> str | None:
 
 
 def _inputs(target: str) -> tuple[str, ...]:
-    return (*INPUTS, *TEXTS) if target in _ALWAYS_TEXT else INPUTS
+    return (*INPUTS, *TEXTS) if target.lower() in _ALWAYS_TEXT else INPUTS
 
 
 def _regression(table: Table, raw: RawData, asked: Asked) -> str | None:

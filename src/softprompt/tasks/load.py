@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import NamedTuple
 
-from softprompt.errors import DataError
+from softprompt.errors import ConfigError, DataError
 from softprompt.registry import unknown_name
 from softprompt.tasks import remarks
 from softprompt.tasks.kinds import KINDS, kind_of, settle
@@ -80,7 +81,7 @@ def load_task(
         DataError: rows, columns, labels, tags or messages that cannot be used.
         TemplateError: a template that cannot be read, or that names no column of the source.
         UnknownNameError: `kind` or a key of `words` is none that is known, or the source is of no known kind.
-        ConfigError: `shots` or `max_new_tokens` is below 1.
+        ConfigError: `shots` or `max_new_tokens` is below 1, or an argument is of no use to this kind of task.
         MissingExtraError: the source needs an extra that is not installed.
         StorageError: the source may not be read.
     """
@@ -89,6 +90,7 @@ def load_task(
     pattern = None if template is None else Template(template, max_tokens)
     asked = Asked(text, label, pattern, words, scoring, max_tokens, bounds, max_new_tokens)
     chosen, told = settle(raw, kind, asked)
+    _refuse_foreign(asked, chosen.name)
     reading = chosen.read(raw, asked)
     labels = chosen.labels(raw, reading)
     notes = [*raw.notes, *told, *reading.notes, *remarks.oddities(reading.splits, chosen.name)]
@@ -111,8 +113,16 @@ def load_task(
         shots=shots,
         seed=seed if division else None,
         default_template=template is None,
+        column=reading.label,
     )
     return replace(task, notes=(*notes, *remarks.answers(task), *remarks.overlaps(task)))
+
+
+class Labelled(NamedTuple):
+    """Labelled rows, and the column that their answers are from."""
+
+    rows: tuple[Example, ...]
+    column: str
 
 
 def load_split(
@@ -122,8 +132,9 @@ def load_split(
     readout: Readout | Sequence[str],
     *,
     label: str | None = None,
+    usual: str | None = None,
     kind: str | None = None,
-) -> tuple[Example, ...]:
+) -> Labelled:
     """Read labelled rows for judging a prompt that exists already; no train split is needed.
 
     Args:
@@ -131,7 +142,8 @@ def load_split(
         split: `train`, `validation` or `test`.
         template: the prompt's template: its fields are the text columns.
         readout: the prompt's readout, or the labels of a classifier.
-        label: the column with the answer; by default guessed.
+        label: the column with the answer; by default `usual`, where the source has it, else guessed.
+        usual: the column that the prompt's training had its answers from.
         kind: the kind of task; by default told from readout and template.
 
     Raises:
@@ -146,7 +158,8 @@ def load_split(
     if chosen not in raw.tables:
         raise unknown_name("split", split, raw.tables)
     table = raw.tables[chosen]
-    reading = KINDS.get(told).read(replace(raw, tables={chosen: table}), Asked(label=label, template=template))
+    column = label or (usual if usual in table.columns else None)
+    reading = KINDS.get(told).read(replace(raw, tables={chosen: table}), Asked(label=column, template=template))
     rows = reading.splits[chosen]
     for index, row in enumerate(rows):
         for found in row.labels if known else ():
@@ -155,7 +168,27 @@ def load_split(
                     f"{table.where(index)}: the label `{found}` is none that the prompt knows ({', '.join(known)}); "
                     "correct it, or take the row out"
                 )
-    return rows
+    return Labelled(rows, reading.label)
+
+
+_WORDED = ("classification", "multi-label", "choice", "regression", "tagging")
+_WRITTEN = ("generation", "extraction", "chat")
+
+
+def _refuse_foreign(asked: Asked, kind: str) -> None:
+    """Refuse what another kind of task would use and this one would pass over without a word."""
+    given = {
+        "bounds": (asked.bounds is not None, ("regression",)),
+        "max_new_tokens": (asked.max_new_tokens is not None, _WRITTEN),
+        "words": (bool(asked.words), _WORDED),
+        "scoring": (asked.scoring != "trie", ("classification", "choice")),
+    }
+    for name, (said, kinds) in given.items():
+        if said and kind not in kinds:
+            raise ConfigError(
+                f"`{name}` was given, and the task is {kind}, which has no use for it: it is for {', '.join(kinds)}; "
+                "leave it out, or say the kind (--kind)"
+            )
 
 
 def _require_train(raw: RawData) -> None:

@@ -37,7 +37,7 @@ def messages_of(values: Mapping[str, str]) -> list[Message]:
         raise DataError(f"the row has no column `{COLUMN}` with a conversation; it has {', '.join(values) or 'none'}")
     try:
         found = json.loads(values[COLUMN])
-    except ValueError as error:
+    except (TypeError, ValueError) as error:
         raise DataError(f"the column `{COLUMN}` is not JSON ({error}); give a list of messages") from error
     messages = read_messages(found, "the row")
     if messages[-1].role != "user":

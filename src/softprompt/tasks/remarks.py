@@ -21,7 +21,8 @@ def guesses(columns: Columns, role: str = "label") -> list[str]:
     if not columns.guessed:
         return []
     texts = ", ".join(f"`{c}`" for c in columns.texts)
-    return [f"columns by their usual names: text from {texts}, {role} from `{columns.label}`"]
+    said = {"text": f"text from {texts}", "label": f"{role} from `{columns.label}`"}
+    return [f"columns by their usual names: {', '.join(said[name] for name in columns.guessed)}"]
 
 
 def oddities(splits: Mapping[str, Rows], kind: str = "classification") -> list[str]:
@@ -103,8 +104,14 @@ def _begins_inside(tags: Sequence[str]) -> bool:
 
 
 def labels(train: Sequence[str], known: Sequence[str]) -> list[str]:
-    """Say what is strange about the labels: imbalance, bare numbers, spellings that look alike."""
+    """Say what is strange about the labels: imbalance, several in one, bare numbers, spellings that look alike."""
     said = _imbalance(train)
+    joined = [label for label in train if "|" in label]
+    if 2 * len(joined) > len(train):
+        said.append(
+            f"most labels hold `|`, as `{joined[0]}`, and each such text counts as one label; where it stands between "
+            'several labels, say kind="multi-label" (--kind multi-label)'
+        )
     if all(map(is_whole, known)):
         example = f'words={{"{known[0]}": "...", "{known[1]}": "..."}}'
         said.append(f"the labels are numbers ({', '.join(known[:5])}): naming them helps the model, with {example}")

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, NamedTuple
 from softprompt.errors import DataError, TemplateError
 from softprompt.registry import unknown_name
 from softprompt.tasks.readout import refuse_equal_words, refuse_uneven
-from softprompt.tasks.template import Field, Template, TokenizedTemplate, Tokenizer
+from softprompt.tasks.template import Field, Template, TokenizedTemplate, Tokenizer, text_in
 
 _SPACES = re.compile(r"[ \t\r\n\f\v]+")
 
@@ -191,7 +191,8 @@ class TaggedTemplate(TokenizedTemplate):
         return tuple(ends)
 
     def _field(self, piece: Field, values: Mapping[str, str]) -> list[int]:
-        if piece.name != self.column or piece.name not in values:
+        text_in(values, piece.name)
+        if piece.name != self.column:
             return super()._field(piece, values)
         return [token for word in self._by_word(piece, values) for token in word]
 

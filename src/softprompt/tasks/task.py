@@ -77,6 +77,7 @@ class Task:
         shots: how many texts of each label train was limited to, if it was.
         seed: what the draws were made by; `None` where nothing was drawn.
         default_template: nobody gave the template, so that it may be written anew for a kind of backbone (`fitted_to`).
+        column: the source's column with the answers, where that is known.
     """
 
     name: str
@@ -91,6 +92,7 @@ class Task:
     shots: int | None = None
     seed: int | None = None
     default_template: bool = False
+    column: str = ""
 
     @property
     def labels(self) -> tuple[str, ...]:

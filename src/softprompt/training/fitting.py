@@ -78,7 +78,7 @@ def fit(
     if not parts.train:
         raise DataError(f"the task `{task.name}` has no rows to train on")
     entry = Entry(model, task, parts, start)
-    tried = entry.field(config)
+    tried = entry.field(config, tell="fold" not in settings)
     unfinished = folder.checkpoint.exists()
     going_on = folder.begin(settings, resume=resume)
     if unfinished and not going_on:

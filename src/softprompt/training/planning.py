@@ -83,8 +83,11 @@ class Entry:
         task, parts = self.task, self.parts
         return Lesson(name, config, task.template, task.readout, parts.train, parts.validation, self.start)
 
-    def field(self, config: TrainConfig) -> dict[str, TrainConfig]:
-        """Return the candidates by name, the default first; what can be refused is, before the run's folder is."""
+    def field(self, config: TrainConfig, *, tell: bool = True) -> dict[str, TrainConfig]:
+        """Return the candidates by name, the default first; what can be refused is, before the run's folder is.
+
+        `tell` says why none race where they could; the folds of a task would all say the same.
+        """
         backbone, template, readout = self.model.backbone, self.task.template, self.task.readout
         if config.budget is not None:
             parse(config.budget)
@@ -96,7 +99,7 @@ class Entry:
         found = candidates.field(config, default, rows_needed=needed)
         if Course(len(found)).has_winner(default.length):
             return found
-        if len(found) > 1:
+        if len(found) > 1 and tell:
             say(f"no race: {default.length:,} steps are too few to choose among {len(found)} candidates")
         return {"default": default}
 
@@ -124,7 +127,8 @@ def planned(
     by_folds = len(tried) > 1 and len(entry.parts.validation) < FEW
     steps = None
     if by_folds and len(rows) < FEW_ROWS:
-        say(f"no race: {len(rows):,} rows are fewer than the {FEW_ROWS} that candidates can be told apart by")
+        if "fold" not in settings:
+            say(f"no race: {len(rows):,} rows are fewer than the {FEW_ROWS} that candidates can be told apart by")
         tried, by_folds = {default: tried[default]}, False
     if config.budget is not None:
         trial, folds, raced = entry.lesson(default, tried[default]), FOLDS if by_folds else 0, min(ROWS, len(rows))

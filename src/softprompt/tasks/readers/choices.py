@@ -87,8 +87,7 @@ class Question:
         self.fields = {c: text_of(cell(row, c, where), c, where) for c in columns.texts}
         self.choices, self.names = _choices(row, columns, where)
         self.answer = label_of(cell(row, columns.answer, where), columns.answer, where)
-        if not 2 <= len(self.choices) <= len(LETTERS):
-            raise DataError(f"{where} has {len(self.choices)} choice(s); a question needs 2 to {len(LETTERS)}")
+        _refuse_number(self.choices, where)
 
     def index(self, rule: str) -> int | None:
         """Return which choice is right if answers are written by `rule`, None where this one is not."""
@@ -168,8 +167,33 @@ def _rule(questions: Sequence[Question], origin: str) -> str:
 
 
 def _example(question: Question, rule: str) -> Example:
-    lines = (f"{LETTERS[i]}. {choice}" for i, choice in enumerate(question.choices))
-    return Example({**question.fields, COLUMN: "\n".join(lines)}, LETTERS[question.index(rule) or 0])
+    return Example({**question.fields, COLUMN: _block(question.choices)}, LETTERS[question.index(rule) or 0])
+
+
+def _block(choices: Sequence[str]) -> str:
+    return "\n".join(f"{LETTERS[i]}. {choice}" for i, choice in enumerate(choices))
+
+
+def shown(row: Mapping[str, Any], column: str, where: str) -> Mapping[str, Any]:
+    r"""Return a row to be answered with its choices in `column`, as a prompt learned them; one that is text stays.
+
+    >>> shown({"question": "Which one purrs?", "A": "a dog", "B": "a cat"}, "choices", "here")["choices"]
+    'A. a dog\nB. a cat'
+
+    Raises:
+        DataError: fewer than two choices, or more than there are letters; a choice is no text.
+    """
+    found = (column,) if column in row else _choice_columns(Table(where, tuple(row), [row], [1]))
+    if not found or (len(found) == 1 and not _is_list(row[found[0]])):
+        return row
+    choices, _ = _choices(row, Columns((), found, ""), where)
+    _refuse_number(choices, where)
+    return {**row, column: _block(choices)}
+
+
+def _refuse_number(choices: Sequence[str], where: str) -> None:
+    if not 2 <= len(choices) <= len(LETTERS):
+        raise DataError(f"{where} has {len(choices)} choice(s); a question needs 2 to {len(LETTERS)}")
 
 
 def _labels(raw: RawData, reading: Reading) -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from softprompt.errors import DataError, TemplateError
@@ -63,6 +64,24 @@ def _example(value: Any, where: str) -> Example:
     if messages[-2].role != "user":
         raise DataError(f"{where} ends in two assistant's turns; put a user's turn between them, or make them one")
     return Example({COLUMN: as_json(messages[:-1])}, messages[-1].text)
+
+
+def shown(row: Mapping[str, Any], column: str, where: str) -> Mapping[str, Any]:
+    """Return a row to be answered with its conversation in `column`, as JSON; one that is text stays.
+
+    An answer at its end, as rows to learn from have, is the one that is asked for, and is left out.
+
+    >>> shown({"messages": [{"role": "user", "content": "Hello"}]}, "messages", "here")
+    {'messages': '[{"role":"user","content":"Hello"}]'}
+
+    Raises:
+        DataError: the list cannot be read as a conversation.
+    """
+    found = column if column in row else usual(_COLUMNS, row)
+    if found is None or not isinstance(row[found], list):
+        return row
+    messages = read_messages(row[found], where)
+    return {**row, column: as_json(messages[:-1] if messages[-1].role == "assistant" else messages)}
 
 
 def _readout(reading: Reading, labels: tuple[str, ...], train: Examples, asked: Asked) -> Readout:

@@ -72,6 +72,21 @@ def _example(row: Mapping[str, Any], columns: tuple[str, str], template: Templat
     return Example({columns[0]: text, **others}, tuple(label_of(tag, columns[1], where) for tag in tags))
 
 
+def shown(row: Mapping[str, Any], column: str, where: str) -> Mapping[str, Any]:
+    """Return a row to be tagged with its list of words in `column` as text; what is text already stays.
+
+    >>> shown({"tokens": ["EU", "rejects"]}, "tokens", "here")
+    {'tokens': 'EU rejects'}
+
+    Raises:
+        DataError: there are no words, or one is empty or no text.
+    """
+    value = row.get(column)
+    if not isinstance(value, list):
+        return row
+    return {**row, column: joined([text_of(word, column, where) for word in value], where)}
+
+
 def _listed(value: Any, column: str, where: str) -> list[Any]:
     """A cell as a list: a list as it is, text divided at its spaces."""
     if isinstance(value, str):

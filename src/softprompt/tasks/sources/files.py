@@ -10,6 +10,24 @@ from softprompt.registry import Registry
 from softprompt.tasks.sources.records import TEXT_FORMATS, no_such_file, opened, readable, records
 from softprompt.tasks.sources.table import SPLIT_NAMES, RawData, Table, table_of
 
+NOT_TEXT = {
+    **dict.fromkeys((".xlsx", ".xls", ".xlsm", ".xlsb", ".ods", ".numbers"), "a workbook of a spreadsheet program"),
+    **dict.fromkeys((".docx", ".doc", ".odt", ".pdf"), "a document, not rows"),
+    **dict.fromkeys((".zip", ".gz", ".bz2", ".xz", ".zst", ".7z"), "a packed file"),
+    **dict.fromkeys((".pkl", ".pickle", ".feather", ".arrow", ".npy", ".npz"), "a program's own file"),
+}
+"""Files that users have rows in and that are not read here, by their suffix, and what each is."""
+
+
+def refuse_not_text(path: Path) -> None:
+    """Refuse a file that is neither text nor a table that is read here.
+
+    Raises:
+        DataError: its suffix says so.
+    """
+    if (what := NOT_TEXT.get(path.suffix.lower())) is not None:
+        raise DataError(f"`{path}` is {what}, which is not read here; save its rows as CSV (UTF-8) and give that")
+
 
 def read_file(path: Path) -> Table:
     """Read one file of rows; its suffix says what it is.
@@ -18,13 +36,15 @@ def read_file(path: Path) -> Table:
         path: a `.csv`, `.tsv`, `.jsonl` or `.parquet` file.
 
     Raises:
-        DataError: there is no such file, it cannot be read as what its suffix says, or it has no rows.
+        DataError: there is no such file, it is a workbook or the like, it cannot be read as what its suffix says, or
+            it has no rows.
         UnknownNameError: the suffix is none that is read here.
         StorageError: the file may not be read.
         MissingExtraError: a Parquet file, and the `data` extra is not installed.
     """
     if not path.exists():
         raise DataError(no_such_file(path))
+    refuse_not_text(path)
     return FILE_FORMATS.get(path.suffix.lower())(path)
 
 

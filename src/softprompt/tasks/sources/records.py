@@ -6,6 +6,7 @@ import codecs
 import csv
 import itertools
 import json
+import re
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from softprompt.errors import DataError, StorageError
+from softprompt.progress import say
 from softprompt.registry import nearest
 
 Record = tuple[int, dict[str, Any]]
@@ -98,16 +100,29 @@ def decoded_lines(stream: Iterable[bytes], name: str) -> Iterator[str]:
 
 
 def _csv(lines: Iterator[str], name: str) -> Iterator[Record]:
-    """Read CSV as RFC 4180 has it; a header without commas may be divided by semicolons or tabs."""
+    """Read CSV as RFC 4180 has it; a header without commas may be divided by semicolons or tabs.
+
+    Spreadsheet programs may say the sign in a line of its own in front, as `sep=;`.
+    """
     first = next(lines, "")
-    delimiter = next((sign for sign in ",;\t" if sign in first), ",")
+    said = _SAID.fullmatch(first.rstrip("\r\n"))
+    if said is not None:
+        reader = csv.reader(lines, delimiter=said[1], strict=True)
+        return _with_header(_csv_cells(reader, name, 1), name)
+    plain = _QUOTED.sub("", first)
+    delimiter = next((sign for sign in ",;\t" if sign in plain), ",")
     reader = csv.reader(itertools.chain([first], lines), delimiter=delimiter, strict=True)
-    return _with_header(_csv_cells(reader, name), name)
+    return _with_header(_csv_cells(reader, name, 0), name)
 
 
-def _csv_cells(reader: Any, name: str) -> Iterator[tuple[int, list[str]]]:
+_SAID = re.compile("sep=([,;\t|])", re.IGNORECASE)
+_QUOTED = re.compile('"[^"]*(?:"|$)')
+
+
+def _csv_cells(reader: Any, name: str, before: int) -> Iterator[tuple[int, list[str]]]:
+    """Yield the rows with their lines; `before` lines of the file were read in front of the reader's first."""
     while True:
-        start = reader.line_num + 1
+        start = before + reader.line_num + 1
         try:
             cells = _next_row(reader)
         except csv.Error as error:
@@ -152,13 +167,27 @@ def _with_header(rows: Iterator[tuple[int, list[str]]], name: str) -> Iterator[R
     for column in columns:
         if columns.count(column) > 1:
             raise DataError(f"`{name}`: {columns.count(column)} columns are called `{column}`; give each its own name")
-    for number, cells in rows:
+    for number, cells in _without_blank_end(rows, name):
         if len(cells) != len(columns):
             raise DataError(
                 f"`{name}`, line {number} has {len(cells)} cells, the header {len(columns)} ({', '.join(columns)}); "
                 "put text that holds the separator in double quotes"
             )
         yield number, dict(zip(columns, cells, strict=True))
+
+
+def _without_blank_end(rows: Iterator[tuple[int, list[str]]], name: str) -> Iterator[tuple[int, list[str]]]:
+    """Leave out the rows of empty cells that a sheet ends in, and say so; one with rows behind it stays."""
+    blank: list[tuple[int, list[str]]] = []
+    for row in rows:
+        if not any(cell.strip() for cell in row[1]):
+            blank.append(row)
+            continue
+        yield from blank
+        blank.clear()
+        yield row
+    if len(blank) > 0:
+        say(f"`{name}` ends in {len(blank):,} row(s) without a word, from line {blank[0][0]}; they are left out")
 
 
 def _json_lines(lines: Iterator[str], name: str) -> Iterator[Record]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from softprompt.errors import DataError
 from softprompt.registry import nearest, unknown_name
@@ -15,7 +16,21 @@ from softprompt.tasks.sources.records import no_such_file, readable
 from softprompt.tasks.sources.table import SPLIT_NAMES, RawData, Table, table_of
 
 Rows = Sequence[Mapping[str, Any]]
-Source = str | Path | Rows | Mapping[str, Rows]
+
+
+@runtime_checkable
+class Frame(Protocol):
+    """A data frame of pandas, told by what it has: the library itself is not needed."""
+
+    columns: Any
+    iloc: Any
+
+    def to_dict(self, orient: Any) -> Any:
+        """Return the rows, with `records`."""
+        ...
+
+
+Source = str | Path | Rows | Frame | Mapping[str, Rows | Frame]
 
 _HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w.-]+)?(:[\w.-]+)?")
 
@@ -26,7 +41,7 @@ def resolve(source: Source) -> RawData:
     Args:
         source: a packaged name, a file, a folder with a file a split, a folder that `save_to_disk` wrote,
             `name`, `org/name` or `name:config` on the Hugging Face hub, or rows: a sequence of mappings
-            from column to value, or a mapping from split to such a sequence.
+            from column to value or a data frame of pandas, or a mapping from split to such rows.
 
     Raises:
         DataError: nothing is there, or what is there cannot be read.
@@ -73,9 +88,15 @@ def _from_hub(identifier: str) -> RawData:
         raise type(error)(f"{error}; or did you mean the packaged data set `{near[0]}`?") from error
 
 
-def _from_memory(rows: Rows | Mapping[str, Rows]) -> RawData:
+def _from_memory(rows: Any) -> RawData:
     if not isinstance(rows, Mapping):
         return RawData("rows", {"train": _numbered("the rows", rows)}, divided=False)
+    if rows and not any(name in SPLIT_NAMES for name in rows) and not any(map(_are_rows, rows.values())):
+        named = ", ".join(f"`{name}`" for name in rows)
+        raise DataError(
+            f"the rows are a mapping with {named}, which are columns; give one mapping a row, as "
+            '[{"text": "...", "label": "..."}, ...], a data frame, or such rows by split, as {"train": [...]}'
+        )
     tables: dict[str, Table] = {}
     for name, part in rows.items():
         if name not in SPLIT_NAMES:
@@ -84,5 +105,35 @@ def _from_memory(rows: Rows | Mapping[str, Rows]) -> RawData:
     return RawData("rows", tables, divided=True)
 
 
-def _numbered(origin: str, rows: Rows) -> Table:
-    return table_of(origin, list(enumerate(rows, 1)), "row")
+def _are_rows(part: Any) -> bool:
+    return isinstance(part, Frame) or (isinstance(part, Sequence) and bool(part) and isinstance(part[0], Mapping))
+
+
+def _numbered(origin: str, rows: Any) -> Table:
+    """Number rows from 1.
+
+    Raises:
+        DataError: they are no rows, or one of them is no mapping.
+    """
+    if isinstance(rows, str | bytes) or not isinstance(rows, Iterable):
+        raise DataError(f"`{origin}` is {type(rows).__name__}, which holds no rows; give one mapping a row")
+    numbered = list(enumerate(_records(rows) if isinstance(rows, Frame) else rows, 1))
+    for number, row in numbered:
+        if not isinstance(row, Mapping):
+            raise DataError(
+                f"`{origin}`, row {number} is {type(row).__name__} ({str(row)[:40]!r}); give one mapping a row, as "
+                '{"text": "...", "label": "..."}'
+            )
+    return table_of(origin, numbered, "row")
+
+
+def _records(frame: Frame) -> list[dict[str, Any]]:
+    """The rows of a data frame; what is missing there, which it writes as a number that is none, is None."""
+    return [
+        {str(column): None if _is_missing(value) else value for column, value in row.items()}
+        for row in frame.to_dict("records")
+    ]
+
+
+def _is_missing(value: Any) -> bool:
+    return isinstance(value, float) and math.isnan(value)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from softprompt.errors import DataError
+from softprompt.registry import unknown_name
 
 SPLIT_NAMES = {
     "train": "train",
@@ -18,6 +19,20 @@ SPLIT_NAMES = {
     "test": "test",
 }
 """What a split may be called, and the split that it is."""
+
+
+def split_named(name: str) -> str:
+    """Return the split that a name means.
+
+    >>> split_named("val")
+    'validation'
+
+    Raises:
+        UnknownNameError: no split is called so.
+    """
+    if name.lower() not in SPLIT_NAMES:
+        raise unknown_name("split", name, SPLIT_NAMES)
+    return SPLIT_NAMES[name.lower()]
 
 
 @dataclass(frozen=True)
