@@ -62,15 +62,15 @@ def test_its_numbers_are_the_defaults():
     assert comparison_plan.SEEDS == (0, 1, 2)
     assert "0.3, 1 and 3 times" in PAGE
     assert comparison_plan.RATES == (0.3, 1.0, 3.0)
-    assert "a third of the full length" in PAGE
+    assert "for a third of their length before any extension" in PAGE
     assert comparison_plan.SEARCH_SHARE == 1 / 3
     assert "on 16, 64 and 256 training rows" in PAGE
     assert comparison_plan.DATA_ROWS == (16, 64, 256)
     assert "`--rows` (2,000)" in PAGE
     assert comparison_setup.ROWS == comparison_rows.TEST_ROWS == 2000
-    assert "after four looks" in PAGE
-    assert "after three more" in PAGE
-    assert (tuning.PATIENCE, tuning.SECOND_PATIENCE, tuning.EPOCHS) == (4, 3, 20)
+    assert "after three looks" in PAGE
+    assert "after two more" in PAGE
+    assert (tuning.PATIENCE, tuning.SECOND_PATIENCE, tuning.EPOCHS) == (3, 2, 20)
     assert "batches of 64 rows of one task" in PAGE
     assert (measuring.BATCH, measuring.TASKS, measuring.ALONE, forgetting.WINDOW, MOST) == (64, 10, 15, 512, 64)
     assert "seven methods, one seed" in PAGE
