@@ -16,7 +16,7 @@ MISSING = [name for name in NEEDED if importlib.util.find_spec(name) is None]
 
 pytestmark = [
     pytest.mark.real,
-    pytest.mark.timeout(420),
+    pytest.mark.timeout(900),
     pytest.mark.skipif(bool(MISSING), reason=f"not installed: {', '.join(MISSING)} (extra `demo`)"),
 ]
 
@@ -30,7 +30,7 @@ def spam():
 def trained(spam, tmp_path_factory):
     run = tmp_path_factory.mktemp("run")
     backbone = load_backbone("gemma-3-270m")
-    few = {"steps": 40, "batch_size": 16, "validate_every": 20, "validation_rows": 128, "report": False}
+    few = {"steps": 40, "batch_size": 16, "validate_every": 20, "validation_rows": 128, "race": False, "report": False}
     return backbone, train(backbone, spam, run=run, parameterization="direct", **few).prompt
 
 
