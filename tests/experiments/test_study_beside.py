@@ -83,6 +83,20 @@ def test_a_cell_that_diverges_says_so(task, tmp_path, monkeypatch):
     assert any("lora, seed 0: the loss is nan" in note for note in found.notes)
 
 
+def test_a_library_that_is_missing_is_a_cell_that_says_so_and_is_tried_again(task, tmp_path, monkeypatch):
+    how = {"seeds": [0], "config": BARE, "folder": tmp_path, "beside": ["peft-prompt-tuning"]}
+    with monkeypatch.context() as patch:
+        patch.setattr("softprompt.methods.peft_encoders.find_spec", lambda name: None)
+        found = Study.of("size", [tiny_backbone("llama")], task, **how).run()
+    assert any('pip install "softprompt[baselines]"' in note for note in found.notes)
+    again = [
+        cell
+        for cell, measured in Study.of("size", [tiny_backbone("llama")], task, **how).done().items()
+        if measured.again
+    ]
+    assert [cell.method for cell in again] == ["peft-prompt-tuning"]
+
+
 def test_only_a_study_of_sizes_has_other_methods(task):
     with pytest.raises(ConfigError, match="`full` is to train beside prompts, which is for a study of sizes"):
         Study.of("length", ["m"], task, beside=["full"])

@@ -101,7 +101,7 @@ class Study:
     """A study that can be planned, run, and run again: cells that have ended are not repeated.
 
     Several processes may run one study; each takes cells that nobody else is at. A cell that failed for want of memory
-    is tried once in every run; one that failed by its own settings is not tried again.
+    or of a library is tried once in every run; one that failed by its own settings is not tried again.
 
     Attributes:
         grid: its cells.
@@ -208,7 +208,7 @@ class Study:
         return StudyResult.of(self.grid, self.task, self.done(), self.plan().config, self.split, self.folder.path)
 
     def done(self) -> dict[Cell, Measured]:
-        """The cells that have ended, for want of memory too."""
+        """The cells that have ended, for want of memory or of a library too."""
         found = ((cell, Measured.read(self._file(cell))) for cell in self.grid)
         return {cell: measured for cell, measured in found if measured is not None}
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from softprompt.backbones.backbone import Backbone
+from softprompt.errors import MissingExtraError
 from softprompt.experiments.study_cells import Measured, subject
 from softprompt.experiments.study_grid import Cell
 from softprompt.experiments.trials import FAILURES, failure, long_enough, most_steps, without_test
@@ -46,7 +47,7 @@ def measure_beside(
     try:
         fitted = taken.fit(backbone, without_test(task), cell.seed, effort)
         scores = fitted.predictor.log_probabilities(rows)
-    except FAILURES as error:
+    except (*FAILURES, MissingExtraError) as error:
         return Measured(**about, **failure(error))
     gold = [task.labels.index(str(row.label)) for row in rows]
     course = fitted.course

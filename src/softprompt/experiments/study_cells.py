@@ -37,7 +37,7 @@ class Measured:
         seconds: spent training.
         digest: of the prompt.
         failed: why there is no figure.
-        again: it failed for want of memory, and the next run of the study tries it again.
+        again: it failed for want of memory or of a library, and the next run of the study tries it again.
         method: what was trained instead of a soft prompt; empty: a soft prompt.
         dtype: of the backbone; empty where an earlier release did not write it.
     """

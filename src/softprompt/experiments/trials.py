@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from softprompt.backbones.backbone import Backbone
-from softprompt.errors import ConfigError, DataError, TemplateError, TrainingError
+from softprompt.errors import ConfigError, DataError, MissingExtraError, TemplateError, TrainingError
 from softprompt.prompts.soft_prompt import SoftPrompt
 from softprompt.tasks.task import Task
 from softprompt.training.candidates import default_steps, even_labels
@@ -29,9 +29,12 @@ FAILURES = (TrainingError, TemplateError, ConfigError, MemoryError, torch.OutOfM
 
 
 def failure(error: BaseException) -> dict[str, Any]:
-    """Return why a training gave nothing, and whether it may be tried `again`: memory that is full is not its fault."""
-    full = isinstance(error, MemoryError | torch.OutOfMemoryError)
-    return {"failed": " ".join(str(error).split()) or type(error).__name__, "again": full}
+    """Return why a training gave nothing, and whether it may be tried `again`.
+
+    Memory that is full, or a library that is missing, is not its fault.
+    """
+    again = isinstance(error, MemoryError | torch.OutOfMemoryError | MissingExtraError)
+    return {"failed": " ".join(str(error).split()) or type(error).__name__, "again": again}
 
 
 def refuse_several(config: TrainConfig | None, what: str, *, timed: bool = True) -> None:
